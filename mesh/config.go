@@ -1,0 +1,53 @@
+package mesh
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"weave/crypto/session"
+	"weave/internal/peer"
+	"weave/mesh/overlay"
+)
+
+// DefaultPort is the TCP port of control connections. Overlays use the UDP ports
+// with the same and the next number.
+const DefaultPort = 6783
+
+// Config is all a Router needs. It is read once, by New.
+type Config struct {
+	Name     peer.Name // of this peer, never zero
+	NickName string    // free text for people, usually the host name; at most 256 bytes are sent
+	UID      peer.UID  // of this run; zero: New draws one
+	Version  string    // of this program, shown by peers
+
+	Host    netip.Addr // address to listen on and dial from; the zero Addr: all
+	Port    uint16     // TCP port to listen on and of targets without one; 0: DefaultPort
+	Targets []string   // dialed from the start, "host" or "host:port" or "[v6]:port"
+
+	Overlays []overlay.Overlay // preferred first
+	Ciphers  []session.Cipher  // acceptable for data, preferred first
+	Lanes    int               // lanes this host can receive on, 1..overlay.MaxLanes
+	Trusted  []netip.Prefix    // networks whose peers need no encryption, if they say the same of us
+
+	ConnLimit int  // most connections, in and out together; 0: no limit
+	Discovery bool // also dial peers that peers are connected to
+
+	Net      Net          // nil: SystemNet
+	OnChange func(View)   // called on the loop after each change and once at the start; must not block or call the Router; may be nil
+	Log      *slog.Logger // nil: discarded
+}
+
+// Net is what a Router needs of the network. [SystemNet] is the real one;
+// mesh/meshtest has one in memory.
+type Net interface {
+	// Listen accepts connections to addr; the zero address means all.
+	Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, error)
+	// Dial connects from an address (zero: any) to another. Addresses of the
+	// connection are *net.TCPAddr.
+	Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
+	// Resolve returns the addresses of a host name, best first, at least one
+	// unless err is set. It is not called for literal addresses.
+	Resolve(ctx context.Context, host string) ([]netip.Addr, error)
+}

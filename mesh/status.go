@@ -1,0 +1,122 @@
+package mesh
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"weave/internal/peer"
+	"weave/mesh/overlay"
+)
+
+// Status is the state of a Router for people and metrics, a copy.
+type Status struct {
+	Local      Peer         `json:"local"`
+	Port       uint16       `json:"port"`
+	Encryption bool         `json:"encryption"` // a password is set
+	Discovery  bool         `json:"discovery"`
+	ConnLimit  int          `json:"connLimit"`
+	Trusted    []string     `json:"trustedSubnets"`
+	Targets    []string     `json:"targets"`     // as given, in order of text
+	Conns      []ConnStatus `json:"connections"` // outbound first, then by address
+	Peers      []PeerStatus `json:"peers"`       // the local peer first, then by name
+	Refused    []Refused    `json:"refused"`     // recent inbound attempts that came to nothing, newest first
+	Counters   Counters     `json:"counters"`
+}
+
+// State is where a connection, or a target without one, stands. The numbers are
+// not stable; the names are.
+type State uint8
+
+const (
+	StateConnecting  State = iota // first attempt under way
+	StateRetrying                 // attempt under way after an error
+	StateFailed                   // waiting for the next attempt, or for ever
+	StatePending                  // control connection stands, no link is up
+	StateEstablished              // control connection and at least one link are up
+)
+
+var stateNames = [...]string{"connecting", "retrying", "failed", "pending", "established"}
+
+// String returns the word used in status.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// MarshalText gives the String form.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText accepts the String form.
+func (s *State) UnmarshalText(b []byte) error {
+	for i, n := range stateNames {
+		if n == string(b) {
+			*s = State(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown connection state %q", b)
+}
+
+// ConnStatus is one line of `weave status connections`: a connection, or a target
+// that has none.
+type ConnStatus struct {
+	Addr     string `json:"address"`          // ip:port; the target's text while it is not resolved
+	Target   string `json:"target,omitempty"` // as the user gave it; empty for inbound connections
+	Outbound bool   `json:"outbound"`
+	State    State  `json:"state"`
+
+	// Pending and established connections only.
+	Peer      peer.Name        `json:"peer,omitzero"`
+	NickName  string           `json:"nickName,omitempty"`
+	Since     time.Time        `json:"since,omitzero"` // when the state was entered
+	Encrypted bool             `json:"encrypted"`      // frames of the path in use are sealed
+	Path      string           `json:"path,omitempty"` // overlay in use, or the best one while none is up
+	MTU       int              `json:"mtu,omitempty"`  // of the path in use, 0 unknown
+	RTT       time.Duration    `json:"rtt,omitempty"`  // of the path in use, else of the control connection; 0 unknown
+	Links     []overlay.Status `json:"links,omitempty"`
+
+	// Error is the last error of a target, or why a connection is still pending.
+	Error string    `json:"error,omitempty"`
+	Retry time.Time `json:"retry,omitzero"`  // next attempt, when State is StateFailed
+	Never bool      `json:"never,omitempty"` // no attempt until an explicit connect
+}
+
+// PeerStatus is one known peer with what is known of its connections.
+type PeerStatus struct {
+	Peer
+	Conns []PeerConn `json:"connections"`
+}
+
+// PeerConn is one connection of a peer, seen from that peer.
+type PeerConn struct {
+	Peer        peer.Name `json:"peer"`
+	NickName    string    `json:"nickName"`
+	Addr        string    `json:"address"`
+	Outbound    bool      `json:"outbound"`
+	Established bool      `json:"established"`
+}
+
+// Refused is one or more inbound attempts from an address that came to nothing.
+type Refused struct {
+	Addr   netip.Addr `json:"address"`
+	Reason string     `json:"reason"` // constant words, as in Counters.InboundRefused
+	Error  string     `json:"error"`
+	Count  int        `json:"count"` // attempts with this address and reason
+	Last   time.Time  `json:"last"`
+}
+
+// Counters since New.
+type Counters struct {
+	Terminated      uint64            `json:"terminated"`      // connections that ended, those to ourselves and duplicates apart
+	Dialed          uint64            `json:"dialed"`          // attempts made
+	DialFailed      uint64            `json:"dialFailed"`      // attempts that gave no connection
+	Accepted        uint64            `json:"accepted"`        // sockets accepted
+	Admitted        uint64            `json:"admitted"`        // connections that passed all checks
+	InboundRefused  map[string]uint64 `json:"inboundRefused"`  // by reason
+	Duplicates      uint64            `json:"duplicates"`      // closed because another connection to that peer won
+	Repinned        uint64            `json:"repinned"`        // peers that came back with another static key
+	UnknownMessages uint64            `json:"unknownMessages"` // ignored control messages of a tag we don't know
+}
