@@ -1,0 +1,53 @@
+# The targets people and CI use. Everything that can be a script is one
+# (scripts/, demo/), so that it can be read and run without make.
+
+GO      ?= go
+FUZZTIME ?= 30s
+
+# A Go that was unpacked to the usual place counts even when PATH forgets it.
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
+
+# The namespaces of demo and bench need root; the build does not.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+
+.DEFAULT_GOAL := build
+.PHONY: build build-arm64 test demo bench lint fmt deps fuzz clean help
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## static binary for this machine: bin/weave
+	$(BUILD) -ldflags '$(LDFLAGS)' -o bin/weave ./cmd/weave
+
+build-arm64: ## the same for arm64, to prove that it compiles
+	GOOS=linux GOARCH=arm64 $(BUILD) -ldflags '$(LDFLAGS)' -o bin/weave-arm64 ./cmd/weave
+
+deps: ## install the system tools the tests use (Debian, Ubuntu), or say what is missing
+	@scripts/deps.sh
+
+test: deps build build-arm64 ## everything CI runs
+	@GO='$(GO)' scripts/test.sh
+
+demo: deps build ## three encrypted hosts on this machine
+	@$(SUDO) demo/demo.sh bin/weave
+
+bench: deps build ## measure against veth, vxlan and wireguard-go; BENCHFLAGS='-short' for a quick look
+	$(BUILD) -o bin/wireguard-go golang.zx2c4.com/wireguard
+	$(BUILD) -o bin/bench ./bench
+	$(SUDO) bin/bench -weave bin/weave -wireguard bin/wireguard-go $(BENCHFLAGS)
+
+lint: ## go vet, gofmt, staticcheck
+	@GO='$(GO)' scripts/lint.sh
+
+fmt: ## gofmt the tree
+	gofmt -l -w .
+
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' scripts/fuzz.sh
+
+clean: ## remove what was built
+	rm -rf bin bench/out

@@ -1,0 +1,57 @@
+#!/bin/bash
+# Everything a change must pass, in the order in which failures are cheapest:
+# format and vet, the race detector on the packages that have concurrency and are
+# quick, then all tests. Tests that make network namespaces need root: when this
+# is not root, test binaries run through sudo.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+go=${GO:-go}
+export CGO_ENABLED=0
+
+# Test binaries start other programs: keep PATH, which sudo would replace.
+as_root=()
+if [[ $(id -u) -ne 0 ]]; then
+	as_root=(-exec "sudo -E env PATH=$PATH HOME=$HOME")
+fi
+
+# Packages whose tests build networks share one machine's kernel and want its
+# processors to themselves; they are known by what they call.
+netns_pattern='CLONE_NEWNET|vishvananda/netns"|"netns", *"add"|internal/testnet"|/dev/net/tun'
+netns_dirs=" $(grep -rlE --include='*_test.go' "$netns_pattern" . | xargs -r -n1 dirname | sort -u | tr '\n' ' ')"
+module=$($go list -m)
+
+# test FLAG... -- PACKAGE...: the quick packages side by side, then those with
+# networks one by one.
+run_tests() {
+	local flags=() pure=() netns=() pkg dir status=0
+	while [[ $1 != -- ]]; do
+		flags+=("$1")
+		shift
+	done
+	shift
+	for pkg in "$@"; do
+		dir=.${pkg#"$module"}
+		if [[ $netns_dirs == *" $dir "* ]]; then netns+=("$pkg"); else pure+=("$pkg"); fi
+	done
+	if [[ ${#pure[@]} -gt 0 ]]; then
+		$go test "${flags[@]}" "${as_root[@]}" "${pure[@]}" || status=1
+	fi
+	if [[ ${#netns[@]} -gt 0 ]]; then
+		$go test "${flags[@]}" -p 1 "${as_root[@]}" "${netns[@]}" || status=1
+	fi
+	return $status
+}
+
+mapfile -t all < <($go list ./...)
+# Not raced: the bench (its tests are arithmetic) and whole daemons, which are
+# many times slower under the detector; their parts are raced here.
+mapfile -t raced < <(printf '%s\n' "${all[@]}" | grep -vE "^$module(/bench.*|/internal/testnet.*|/cmd/.*)?$")
+
+scripts/lint.sh --quick
+
+if [[ ${#raced[@]} -gt 0 ]]; then
+	echo "== go test -race -short"
+	CGO_ENABLED=1 run_tests -race -short -timeout 300s -- "${raced[@]}"
+fi
+echo "== go test"
+run_tests -count=1 -timeout 420s -- "${all[@]}"
