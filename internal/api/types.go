@@ -1,0 +1,257 @@
+package api
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"weave/internal/ether"
+	"weave/internal/peer"
+)
+
+// Schema is the version of the JSON types of this package.
+const Schema = "v1"
+
+// State is how far a connection is.
+type State string
+
+const (
+	StateEstablished State = "established" // control connection and a proven path
+	StatePending     State = "pending"     // control connection, no proven path yet
+	StateConnecting  State = "connecting"  // first attempt under way
+	StateRetrying    State = "retrying"    // attempt under way after one that failed
+	StateFailed      State = "failed"      // waiting for Retry, or given up
+)
+
+// States in the order in which they are counted and shown.
+var States = []State{StateEstablished, StatePending, StateRetrying, StateFailed, StateConnecting}
+
+// Status is the services block of `weave status`.
+type Status struct {
+	Schema    string    `json:"schema,omitempty"` // set by the server
+	Version   string    `json:"version"`
+	PID       int       `json:"pid"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	Degraded  []string  `json:"degraded"` // reasons for `status --check` to say 4; see DegradedBy
+	Router    Router    `json:"router"`
+}
+
+// Router is the part of Status that concerns connections and traffic.
+type Router struct {
+	Name           peer.Name      `json:"name"`
+	NickName       string         `json:"nickname"`
+	Protocol       string         `json:"protocol"` // version or range, for instance "1"
+	Port           uint16         `json:"port"`
+	Encryption     bool           `json:"encryption"` // a password is set
+	PeerDiscovery  bool           `json:"peer_discovery"`
+	Targets        int            `json:"targets"`
+	Connections    map[State]int  `json:"connections"`
+	Peers          PeerCounts     `json:"peers"`
+	TrustedSubnets []netip.Prefix `json:"trusted_subnets"`
+	MTU            int            `json:"mtu"`    // of the overlay, as containers see it
+	FastDP         string         `json:"fastdp"` // backend in use: "off", "vxlan", "ovs", or "auto" while undecided
+	Bridge         string         `json:"bridge"`
+}
+
+// PeerCounts sums over all known peers, so a full mesh of n has n(n-1)
+// established connections.
+type PeerCounts struct {
+	Known       int `json:"known"` // this one included
+	Established int `json:"established"`
+	Pending     int `json:"pending"`
+}
+
+// Connections is the answer to `weave status connections`.
+type Connections struct {
+	Schema      string       `json:"schema,omitempty"`
+	Encryption  bool         `json:"encryption"` // a password is set here: text output then says how each line is
+	Connections []Connection `json:"connections"`
+}
+
+// Connection is one connection of this peer, or a target it cannot reach.
+type Connection struct {
+	Outbound  bool          `json:"outbound"` // this end dialed
+	Address   string        `json:"address"`  // the other end of the control connection, or the target as given
+	State     State         `json:"state"`
+	Peer      peer.Name     `json:"peer,omitzero"`
+	NickName  string        `json:"nickname,omitempty"`
+	Path      string        `json:"path,omitempty"` // "fastdp" or "sleeve"
+	Encrypted bool          `json:"encrypted"`      // data travels encrypted; false until a path is proven
+	Cipher    string        `json:"cipher,omitempty"`
+	MTU       int           `json:"mtu,omitempty"` // largest inner IP packet that needs no slicing; 0 unknown
+	RTT       time.Duration `json:"rtt_ns,omitempty"`
+	Error     string        `json:"error,omitempty"`   // why it is not established
+	Reason    string        `json:"reason,omitempty"`  // constant word for Error; ReasonSelf
+	Retry     time.Time     `json:"retry_at,omitzero"` // of a failed one; zero: never
+	Link      *Link         `json:"link,omitempty"`    // details, in report
+}
+
+// ReasonSelf is the Reason of a target that turned out to be this very peer.
+// Users may list all hosts everywhere, so it is no fault.
+const ReasonSelf = "self"
+
+// Link holds the inner state of a connection's path, for the report.
+type Link struct {
+	Remote    netip.AddrPort    `json:"remote,omitzero"` // where datagrams go now
+	Lanes     int               `json:"lanes"`
+	KeyEpoch  uint32            `json:"key_epoch"`
+	KeyAge    time.Duration     `json:"key_age_ns"`
+	LastHeard time.Time         `json:"last_heard,omitzero"`
+	Offloads  string            `json:"offloads,omitempty"`
+	TxFrames  uint64            `json:"tx_frames"`
+	TxBytes   uint64            `json:"tx_bytes"`
+	RxFrames  uint64            `json:"rx_frames"`
+	RxBytes   uint64            `json:"rx_bytes"`
+	Drops     map[string]uint64 `json:"drops,omitempty"` // by reason
+}
+
+// Peers is the answer to `weave status peers`.
+type Peers struct {
+	Schema string `json:"schema,omitempty"`
+	Peers  []Peer `json:"peers"`
+}
+
+// Peer is a known member of the network.
+type Peer struct {
+	Name        peer.Name        `json:"name"`
+	NickName    string           `json:"nickname"`
+	Self        bool             `json:"self,omitempty"`
+	UID         peer.UID         `json:"uid,omitempty"`
+	Version     uint64           `json:"version,omitempty"` // of its connection list, as gossiped
+	Connections []PeerConnection `json:"connections"`
+}
+
+// PeerConnection is a connection as its owner announced it.
+type PeerConnection struct {
+	Name        peer.Name `json:"name"` // the peer at the other end
+	NickName    string    `json:"nickname"`
+	Address     string    `json:"address"`
+	Outbound    bool      `json:"outbound"`
+	Established bool      `json:"established"`
+}
+
+// Targets is the answer to `weave status targets`: what was given to launch and
+// connect, literally.
+type Targets struct {
+	Schema  string   `json:"schema,omitempty"`
+	Targets []string `json:"targets"`
+}
+
+// ConnectRequest adds targets, or makes them the only ones.
+type ConnectRequest struct {
+	Peers   []string `json:"peers"` // valid for ParsePeer
+	Replace bool     `json:"replace,omitempty"`
+}
+
+// ForgetRequest removes targets; existing connections stay up. An unknown target
+// is no error.
+type ForgetRequest struct {
+	Peers []string `json:"peers"` // literally as given to connect
+}
+
+// AttachRequest gives a container an interface and addresses. All of it may be
+// there already.
+type AttachRequest struct {
+	Container Container      `json:"container"`
+	Addrs     []netip.Prefix `json:"addrs"` // host addresses with the length of their subnet
+}
+
+// DetachRequest takes addresses from a container; with none, all of them. The
+// interface goes with the last.
+type DetachRequest struct {
+	Container Container      `json:"container"`
+	Addrs     []netip.Prefix `json:"addrs,omitempty"`
+}
+
+// Addresses is the answer to attach and detach: what the request came to, in the
+// order of the request.
+type Addresses struct {
+	Schema string         `json:"schema,omitempty"`
+	Addrs  []netip.Prefix `json:"addrs"`
+}
+
+// PsRequest selects containers; none means all.
+type PsRequest struct {
+	Containers []Container
+}
+
+// Attachments is the answer to `weave ps`.
+type Attachments struct {
+	Schema      string       `json:"schema,omitempty"`
+	Attachments []Attachment `json:"attachments"`
+}
+
+// Attachment is one interface on the network: the bridge itself, or a
+// container's.
+type Attachment struct {
+	Container string         `json:"container"` // "weave:expose" for the bridge, else a Container's text
+	Interface string         `json:"interface,omitempty"`
+	MAC       ether.MAC      `json:"mac"`
+	Addrs     []netip.Prefix `json:"addrs"`
+}
+
+// Report is all that is known, for support and for machines. Field names are
+// those of Weave Net's report where the meaning is the same, so that templates
+// such as '{{.Router.Name}}' work.
+type Report struct {
+	Schema          string                     `json:"schema,omitempty"`
+	Ready           bool                       `json:"ready"`
+	Version         string                     `json:"version"`
+	PID             int                        `json:"pid"`
+	StartedAt       time.Time                  `json:"started_at,omitzero"`
+	Degraded        []string                   `json:"degraded"`
+	Router          Router                     `json:"router"`
+	Connections     []Connection               `json:"connections"`
+	Peers           []Peer                     `json:"peers"`
+	Targets         []string                   `json:"targets"`
+	Attachments     []Attachment               `json:"attachments"`
+	UnicastRoutes   []UnicastRoute             `json:"unicast_routes"`
+	BroadcastRoutes []BroadcastRoute           `json:"broadcast_routes"`
+	MACs            []MACEntry                 `json:"macs"`
+	Features        map[string]string          `json:"features"` // kernel feature -> "yes", or why not and what is used instead
+	Diagnostics     map[string]json.RawMessage `json:"diagnostics,omitempty"`
+}
+
+// UnicastRoute says through which neighbour frames for Dest leave.
+type UnicastRoute struct {
+	Dest peer.Name `json:"dest"`
+	Via  peer.Name `json:"via,omitzero"` // left out for this peer itself
+}
+
+// BroadcastRoute says to which neighbours broadcasts of Source are passed on.
+type BroadcastRoute struct {
+	Source peer.Name   `json:"source"`
+	Via    []peer.Name `json:"via"`
+}
+
+// MACEntry says at which peer a MAC lives.
+type MACEntry struct {
+	MAC      ether.MAC `json:"mac"`
+	Name     peer.Name `json:"name"`
+	NickName string    `json:"nickname"`
+	LastSeen time.Time `json:"last_seen,omitzero"`
+}
+
+// ResetRequest asks for everything on the host to be undone and all state to be
+// forgotten.
+type ResetRequest struct {
+	Force bool `json:"force,omitempty"` // do not wait for others to take anything over
+}
+
+// DegradedBy lists why cs are not all well, one line for each connection that is
+// not established. It is nil when all are; a target that is this peer itself does
+// not count.
+func DegradedBy(cs []Connection) []string {
+	var out []string
+	for _, c := range cs {
+		if c.State == StateEstablished || c.Reason == ReasonSelf {
+			continue
+		}
+		line := "connection to " + c.Address + " is " + string(c.State)
+		if c.Error != "" {
+			line += ": " + c.Error
+		}
+		out = append(out, line)
+	}
+	return out
+}
