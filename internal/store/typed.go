@@ -1,0 +1,111 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+
+	"weave/internal/peer"
+)
+
+// Buckets and keys of this package. Other packages use buckets of their own.
+const (
+	bucketMeta     = "meta"
+	bucketIdentity = "identity"
+	bucketMesh     = "mesh"
+	bucketPins     = "pins"
+
+	keySchema    = "schema"
+	keyPeerName  = "peer-name"  // 6 bytes
+	keyHostHash  = "host"       // 32 bytes, see Identity
+	keyStaticKey = "static-key" // opaque bytes
+	keyTargets   = "targets"    // array of text
+)
+
+// PublicKeySize is the size of a pinned key, in bytes.
+const PublicKeySize = 32
+
+// PeerName returns the name this daemon had in its last run; false if none.
+func (s *Store) PeerName() (name peer.Name, ok bool, err error) {
+	var b [peer.NameLen]byte
+	ok, err = s.get(bucketIdentity, keyPeerName, &b)
+	return peer.NameFromBytes(b), ok, err
+}
+
+// SetPeerName remembers the name.
+func (s *Store) SetPeerName(name peer.Name) error {
+	return s.put(bucketIdentity, keyPeerName, name.Bytes())
+}
+
+// StaticKey returns the private static key as it was given to SetStaticKey; nil
+// if there is none. The caller owns the bytes.
+func (s *Store) StaticKey() ([]byte, error) {
+	var key []byte
+	_, err := s.get(bucketIdentity, keyStaticKey, &key)
+	return key, err
+}
+
+// SetStaticKey remembers the private static key.
+func (s *Store) SetStaticKey(key []byte) error {
+	return s.put(bucketIdentity, keyStaticKey, key)
+}
+
+// Targets returns the targets of the last run, literally as they were given.
+func (s *Store) Targets() ([]string, error) {
+	var targets []string
+	_, err := s.get(bucketMesh, keyTargets, &targets)
+	return targets, err
+}
+
+// SetTargets replaces the targets.
+func (s *Store) SetTargets(targets []string) error {
+	return s.put(bucketMesh, keyTargets, slices.Concat([]string{}, targets))
+}
+
+// Pin returns the public key that name was first seen with; false if it never
+// was.
+func (s *Store) Pin(name peer.Name) (key [PublicKeySize]byte, ok bool, err error) {
+	ok, err = s.get(bucketPins, name.String(), &key)
+	return key, ok, err
+}
+
+// SetPin remembers the public key of name, in place of an older one.
+func (s *Store) SetPin(name peer.Name, key [PublicKeySize]byte) error {
+	return s.put(bucketPins, name.String(), key)
+}
+
+// DeletePin forgets the key of name, so that the next one is believed.
+func (s *Store) DeletePin(name peer.Name) error {
+	return s.Update(func(tx *Tx) error { return tx.Delete(bucketPins, name.String()) })
+}
+
+// Pins returns all pinned keys.
+func (s *Store) Pins() (map[peer.Name][PublicKeySize]byte, error) {
+	pins := make(map[peer.Name][PublicKeySize]byte)
+	err := s.View(func(tx *Tx) error {
+		for text := range tx.Keys(bucketPins) {
+			name, err := peer.ParseName(text)
+			if err != nil {
+				return fmt.Errorf("reading pins: %w", err)
+			}
+			var key [PublicKeySize]byte
+			if _, err := tx.Get(bucketPins, text, &key); err != nil {
+				return err
+			}
+			pins[name] = key
+		}
+		return nil
+	})
+	return pins, err
+}
+
+func (s *Store) get(bucket, key string, v any) (ok bool, err error) {
+	err = s.View(func(tx *Tx) (err error) {
+		ok, err = tx.Get(bucket, key, v)
+		return err
+	})
+	return ok, err
+}
+
+func (s *Store) put(bucket, key string, v any) error {
+	return s.Update(func(tx *Tx) error { return tx.Put(bucket, key, v) })
+}
