@@ -2,6 +2,8 @@ package session
 
 import (
 	"crypto/subtle"
+	"fmt"
+	"io"
 	"log/slog"
 )
 
@@ -30,6 +32,9 @@ func (Secret) String() string { return "session.Secret(redacted)" }
 
 // GoString never shows the secret.
 func (s Secret) GoString() string { return s.String() }
+
+// Format never shows the secret, whatever the verb: without it %d would.
+func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 
 // LogValue never shows the secret.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
