@@ -1,0 +1,185 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"weave/internal/peer"
+)
+
+// Limits of what messages hold, in bytes or entries.
+const (
+	MaxNickName = 256
+	MaxVersion  = 64
+	MaxCaps     = 32
+	MaxCap      = 256
+	MaxReason   = 512
+)
+
+// Cap names a capability in a Hello. Append only; none is defined yet.
+type Cap uint16
+
+// Hello is the first message of both ends of a connection.
+type Hello struct {
+	Name     peer.Name // never zero
+	NickName string
+	UID      peer.UID // never zero
+	ConnID   uint64   // random, new for each connection; see ConnUID
+	Trusts   bool     // the sender's trusted networks hold the receiver's address
+	Port     uint16   // TCP port the sender listens on; 0: none
+	Version  string
+	Caps     map[Cap][]byte // those unknown to the receiver are ignored
+}
+
+// ConnUID is the identity of a connection, equal on both ends: what both chose,
+// joined by XOR.
+func ConnUID(a, b uint64) uint64 { return a ^ b }
+
+type helloBody struct {
+	Name    []byte         `cbor:"1,keyasint"`
+	Nick    string         `cbor:"2,keyasint,omitempty"`
+	UID     uint64         `cbor:"3,keyasint"`
+	ConnID  uint64         `cbor:"4,keyasint"`
+	Trusts  bool           `cbor:"5,keyasint,omitempty"`
+	Port    uint16         `cbor:"6,keyasint,omitempty"`
+	Version string         `cbor:"7,keyasint,omitempty"`
+	Caps    map[Cap][]byte `cbor:"8,keyasint,omitempty"`
+}
+
+// Msg returns h as a message. Text that is too long is cut; capabilities that are
+// too many or too long are an error.
+func (h Hello) Msg() (Msg, error) {
+	if err := checkCaps(h.Caps); err != nil {
+		return Msg{}, err
+	}
+	name := h.Name.Bytes()
+	b, err := encMode.Marshal(helloBody{
+		Name: name[:], Nick: clip(h.NickName, MaxNickName), UID: uint64(h.UID), ConnID: h.ConnID,
+		Trusts: h.Trusts, Port: h.Port, Version: clip(h.Version, MaxVersion), Caps: h.Caps,
+	})
+	return Msg{TagHello, b}, err
+}
+
+func checkCaps(caps map[Cap][]byte) error {
+	if len(caps) > MaxCaps {
+		return fmt.Errorf("%d capabilities: %w", len(caps), ErrTooLong)
+	}
+	total := 0
+	for _, v := range caps {
+		total += len(v) + 8
+		if len(v) > MaxCap || total > TagHello.Limit()-512 {
+			return fmt.Errorf("capabilities: %w", ErrTooLong)
+		}
+	}
+	return nil
+}
+
+// ParseHello reads the body of a hello. The result shares no memory with b.
+func ParseHello(b []byte) (Hello, error) {
+	var w helloBody
+	if err := decode("hello", TagHello.Limit(), b, &w); err != nil {
+		return Hello{}, err
+	}
+	if len(w.Nick) > MaxNickName || len(w.Version) > MaxVersion {
+		return Hello{}, fmt.Errorf("hello text: %w", ErrTooLong)
+	}
+	if err := checkCaps(w.Caps); err != nil {
+		return Hello{}, err
+	}
+	if len(w.Name) != peer.NameLen || w.UID == 0 {
+		return Hello{}, fmt.Errorf("hello name or uid: %w", ErrMalformed)
+	}
+	h := Hello{
+		Name: peer.NameFromBytes([peer.NameLen]byte(w.Name)), NickName: clip(w.Nick, MaxNickName),
+		UID: peer.UID(w.UID), ConnID: w.ConnID, Trusts: w.Trusts, Port: w.Port,
+		Version: clip(w.Version, MaxVersion), Caps: w.Caps,
+	}
+	if h.Name.IsZero() {
+		return Hello{}, fmt.Errorf("hello name: %w", ErrMalformed)
+	}
+	return h, nil
+}
+
+// Heartbeat returns the message that asks for an echo of token.
+func Heartbeat(token uint64) Msg {
+	return Msg{TagHeartbeat, binary.BigEndian.AppendUint64(nil, token)}
+}
+
+// Echo answers the Heartbeat with that token.
+func Echo(token uint64) Msg { return Msg{TagEcho, binary.BigEndian.AppendUint64(nil, token)} }
+
+// ParseToken reads the body of a heartbeat or an echo.
+func ParseToken(b []byte) (uint64, error) {
+	if len(b) != 8 {
+		return 0, fmt.Errorf("token: %w", ErrMalformed)
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+// Overlay returns a message for the overlay at place path of the agreement. It
+// copies payload.
+func Overlay(path int, payload []byte) (Msg, error) {
+	if path < 0 || path > 255 {
+		return Msg{}, fmt.Errorf("path %d: %w", path, ErrMalformed)
+	}
+	if len(payload) >= TagOverlay.Limit() {
+		return Msg{}, fmt.Errorf("overlay message of %d bytes: %w", len(payload), ErrTooLong)
+	}
+	return Msg{TagOverlay, append([]byte{byte(path)}, payload...)}, nil
+}
+
+// ParseOverlay reads the body of an overlay message; payload aliases b.
+func ParseOverlay(b []byte) (path int, payload []byte, err error) {
+	if len(b) == 0 || len(b) > TagOverlay.Limit() {
+		return 0, nil, fmt.Errorf("overlay message: %w", ErrMalformed)
+	}
+	return int(b[0]), b[1:], nil
+}
+
+// Code says why a peer closes a connection. Append only; a receiver treats an
+// unknown code like CodeError.
+type Code uint8
+
+const (
+	CodeError        Code = 0 // see the text
+	CodeShutdown     Code = 1 // the peer stops
+	CodeDuplicate    Code = 2 // another connection between the two stays
+	CodeSelf         Code = 3 // both ends are the same peer
+	CodeCollision    Code = 4 // another peer has that name
+	CodeClone        Code = 5 // another live peer has that name and static key
+	CodeLimit        Code = 6 // too many connections
+	CodeReplaced     Code = 7 // the peer was restarted and has a newer connection
+	CodeForgotten    Code = 8 // the user dropped the target
+	CodeOverlay      Code = 9 // no path for frames
+	CodeOverflow     Code = 10
+	CodeIncompatible Code = 11
+)
+
+// Close is the last message of a connection.
+type Close struct {
+	Code Code
+	Text string // for people; at most MaxReason bytes
+}
+
+type closeBody struct {
+	Code Code   `cbor:"1,keyasint"`
+	Text string `cbor:"2,keyasint,omitempty"`
+}
+
+// Msg returns c as a message; text that is too long is cut.
+func (c Close) Msg() (Msg, error) {
+	b, err := encMode.Marshal(closeBody{c.Code, clip(c.Text, MaxReason)})
+	return Msg{TagClose, b}, err
+}
+
+// ParseClose reads the body of a close message.
+func ParseClose(b []byte) (Close, error) {
+	var w closeBody
+	if err := decode("close", TagClose.Limit(), b, &w); err != nil {
+		return Close{}, err
+	}
+	if len(w.Text) > MaxReason {
+		return Close{}, fmt.Errorf("close text: %w", ErrTooLong)
+	}
+	return Close{w.Code, clip(w.Text, MaxReason)}, nil
+}
