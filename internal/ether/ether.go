@@ -84,3 +84,11 @@ func (s *Superframe) Frame() []byte { return s.Buf[s.Head:] }
 
 // ErrTruncated reports a frame shorter than its headers say.
 var ErrTruncated = errors.New("truncated frame")
+
+// CopyFrom makes s a copy of o, in s's own buffer, which must be as large.
+func (s *Superframe) CopyFrom(o *Superframe) {
+	s.Offload = o.Offload
+	s.Head = o.Head
+	s.Buf = s.Buf[:len(o.Buf)]
+	copy(s.Buf[s.Head:], o.Buf[o.Head:])
+}

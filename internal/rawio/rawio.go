@@ -10,10 +10,15 @@
 package rawio
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrWouldBlock says that a non-blocking descriptor has nothing more just now.
+// Readers return this very value, so that workers compare with ==.
+var ErrWouldBlock = errors.New("nothing to read now")
 
 // Poller waits for descriptors to become readable, or for Wake. It is owned by
 // one worker; only Wake may be called by others.
