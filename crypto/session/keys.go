@@ -143,7 +143,7 @@ func (s *schedule) tx(d direction, lanes []Lane, index uint32, created time.Time
 		if err != nil {
 			return nil, err
 		}
-		k.sealers[l] = &Sealer{keys: k, aead: aead, sealed: aead != nil, lane: l, index: index, soft: soft, hard: hard}
+		k.sealers[l] = &Sealer{keys: k, aead: aead, sealed: s.cipher != CipherNone, lane: l, index: index, soft: soft, hard: hard}
 	}
 	return k, nil
 }
@@ -156,7 +156,7 @@ func (s *schedule) rx(d direction, lanes []Lane, index uint32, created time.Time
 		if err != nil {
 			return nil, err
 		}
-		k.openers[l] = &Opener{keys: k, aead: aead, sealed: aead != nil, lane: l, index: index, hard: hard}
+		k.openers[l] = &Opener{keys: k, aead: aead, sealed: s.cipher != CipherNone, lane: l, index: index, hard: hard}
 	}
 	return k, nil
 }
