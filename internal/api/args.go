@@ -242,9 +242,11 @@ func (c *Container) UnmarshalText(b []byte) (err error) {
 }
 
 // clip bounds what an error repeats of its input.
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:77] + "..."
+func clip(s string) string { return clipTo(s, 80) }
+
+func clipTo(s string, n int) string {
+	if len(s) > n {
+		return s[:n-3] + "..."
 	}
 	return s
 }

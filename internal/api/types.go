@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"weave/internal/ether"
 	"weave/internal/peer"
 )
 
@@ -28,7 +27,7 @@ var States = []State{StateEstablished, StatePending, StateRetrying, StateFailed,
 
 // Status is the services block of `weave status`.
 type Status struct {
-	Schema    string    `json:"schema,omitempty"` // set by the server
+	Schema    string    `json:"schema"` // set by the server
 	Version   string    `json:"version"`
 	PID       int       `json:"pid"`
 	StartedAt time.Time `json:"started_at,omitzero"`
@@ -63,7 +62,7 @@ type PeerCounts struct {
 
 // Connections is the answer to `weave status connections`.
 type Connections struct {
-	Schema      string       `json:"schema,omitempty"`
+	Schema      string       `json:"schema"`
 	Encryption  bool         `json:"encryption"` // a password is set here: text output then says how each line is
 	Connections []Connection `json:"connections"`
 }
@@ -107,7 +106,7 @@ type Link struct {
 
 // Peers is the answer to `weave status peers`.
 type Peers struct {
-	Schema string `json:"schema,omitempty"`
+	Schema string `json:"schema"`
 	Peers  []Peer `json:"peers"`
 }
 
@@ -116,8 +115,8 @@ type Peer struct {
 	Name        peer.Name        `json:"name"`
 	NickName    string           `json:"nickname"`
 	Self        bool             `json:"self,omitempty"`
-	UID         peer.UID         `json:"uid,omitempty"`
-	Version     uint64           `json:"version,omitempty"` // of its connection list, as gossiped
+	UID         peer.UID         `json:"uid,string,omitempty"` // text: more than 53 bits
+	Version     uint64           `json:"version,omitempty"`    // of its connection list, as gossiped
 	Connections []PeerConnection `json:"connections"`
 }
 
@@ -133,7 +132,7 @@ type PeerConnection struct {
 // Targets is the answer to `weave status targets`: what was given to launch and
 // connect, literally.
 type Targets struct {
-	Schema  string   `json:"schema,omitempty"`
+	Schema  string   `json:"schema"`
 	Targets []string `json:"targets"`
 }
 
@@ -166,7 +165,7 @@ type DetachRequest struct {
 // Addresses is the answer to attach and detach: what the request came to, in the
 // order of the request.
 type Addresses struct {
-	Schema string         `json:"schema,omitempty"`
+	Schema string         `json:"schema"`
 	Addrs  []netip.Prefix `json:"addrs"`
 }
 
@@ -177,7 +176,7 @@ type PsRequest struct {
 
 // Attachments is the answer to `weave ps`.
 type Attachments struct {
-	Schema      string       `json:"schema,omitempty"`
+	Schema      string       `json:"schema"`
 	Attachments []Attachment `json:"attachments"`
 }
 
@@ -186,7 +185,7 @@ type Attachments struct {
 type Attachment struct {
 	Container string         `json:"container"` // "weave:expose" for the bridge, else a Container's text
 	Interface string         `json:"interface,omitempty"`
-	MAC       ether.MAC      `json:"mac"`
+	MAC       string         `json:"mac"` // six lower-case hex octets
 	Addrs     []netip.Prefix `json:"addrs"`
 }
 
@@ -194,7 +193,7 @@ type Attachment struct {
 // those of Weave Net's report where the meaning is the same, so that templates
 // such as '{{.Router.Name}}' work.
 type Report struct {
-	Schema          string                     `json:"schema,omitempty"`
+	Schema          string                     `json:"schema"`
 	Ready           bool                       `json:"ready"`
 	Version         string                     `json:"version"`
 	PID             int                        `json:"pid"`
@@ -226,7 +225,7 @@ type BroadcastRoute struct {
 
 // MACEntry says at which peer a MAC lives.
 type MACEntry struct {
-	MAC      ether.MAC `json:"mac"`
+	MAC      string    `json:"mac"` // six lower-case hex octets
 	Name     peer.Name `json:"name"`
 	NickName string    `json:"nickname"`
 	LastSeen time.Time `json:"last_seen,omitzero"`
