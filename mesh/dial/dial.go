@@ -1,0 +1,314 @@
+// Package dial decides which address to dial when: the connection maker.
+//
+// The idea to read it: a [Maker] is told what happens (targets given and
+// forgotten, names resolved, attempts that failed, connections up and down) and
+// answers with what to do next, from Step. It knows no socket, goroutine or
+// clock. Whether a target needs an attempt isn't a state but a question asked at
+// each Step: is there any connection, from whichever end, that serves it?
+//
+// # States of a target
+//
+//	waiting    until its time comes, or for ever, or because a connection serves it
+//	resolving  a Resolve effect is out
+//	dialing    a Dial effect is out: until the connection is up or has failed
+//
+//	state      event                    next       what happens
+//	waiting    due, name                resolving  Resolve
+//	waiting    due, literal address     dialing    Dial
+//	waiting    due, served              waiting    nothing until the connection is down
+//	waiting    due, limit reached       waiting    nothing until a connection is down
+//	waiting    connect                  waiting    due now, also after a self or collision
+//	resolving  resolved                 dialing    Dial the first address
+//	resolving  resolved, served         waiting    as above
+//	resolving  no address               waiting    back-off
+//	dialing    unreachable, more addrs  dialing    Dial the next address
+//	dialing    unreachable, failed      waiting    back-off
+//	dialing    duplicate                waiting    served by that peer's other connection
+//	dialing    self, collision          waiting    never again until connect
+//	dialing    up                       waiting    served
+//	any        forget                   -          later results of the attempt are ignored
+//
+// # Back-off
+//
+// The first attempt is made at once. After a failure the next comes after a
+// uniform draw from [i/2, 3i/2], where i starts at 2 s and grows by half each
+// time up to 6 min. A connection that is lost before it was established counts as
+// a failure.
+//
+// When an established connection that served a target is lost the other end was
+// most likely restarted, so users wait for it: the first attempt is made at once,
+// i starts again at 0.5 s and stays at most 3 s for 10 min, so that a restarted
+// peer is found within 4.5 s. A connection that lived less than a minute doesn't
+// start this again, so that a peer that accepts and breaks off isn't dialed in a
+// circle.
+//
+// # Served
+//
+// A connection serves a target when its remote address, or the address its peer
+// says it listens on, is one that the target last resolved to, or when its peer is
+// the one that the target last led to (by another address, perhaps).
+package dial
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"weave/internal/peer"
+)
+
+// Back-off, see the package comment.
+const (
+	firstDelay = 2 * time.Second
+	maxDelay   = 6 * time.Minute
+	fastFirst  = 500 * time.Millisecond
+	fastMax    = 3 * time.Second
+	fastFor    = 10 * time.Minute
+	longLived  = time.Minute
+	soon       = time.Second // after an attempt that met another of the same
+)
+
+// MaxTargets bounds the targets a Maker keeps, those of users and those
+// discovered each.
+const MaxTargets = 4096
+
+var (
+	// ErrBadTarget reports text that is no target.
+	ErrBadTarget = errors.New("not a peer address: want HOST, HOST:PORT or [IPV6]:PORT")
+	// ErrLimit is a target's error while the connection limit keeps it waiting.
+	ErrLimit = errors.New("connection limit reached")
+	// ErrTooMany reports targets beyond MaxTargets.
+	ErrTooMany = errors.New("too many targets")
+)
+
+// Config of a Maker.
+type Config struct {
+	Port  uint16         // of targets that name none
+	Limit int            // connections, dials under way included; 0: no limit
+	Rand  func() float64 // uniform in [0, 1)
+}
+
+// Effect is something to do. Exactly one of Resolve and Dial is set; its outcome
+// goes to Resolved, or to Up or Ended.
+type Effect struct {
+	Attempt uint64 // names the attempt in later calls, never 0
+	Target  string
+	Resolve string // host name to look up
+	Port    uint16 // with Resolve: the port of the addresses
+	Dial    netip.AddrPort
+}
+
+// Conn is a connection that passed all checks, dialed by either end.
+type Conn struct {
+	Attempt uint64         // of the Dial effect that made it; 0: inbound
+	Addr    netip.AddrPort // remote end
+	Listen  netip.AddrPort // where the peer says it listens; zero: unknown
+	Peer    peer.Name
+}
+
+// Outcome is how an attempt ended.
+type Outcome uint8
+
+const (
+	Unreachable Outcome = iota // no connection; another address of the target may do
+	Failed                     // connection made, then refused by either end
+	Duplicate                  // another connection to that peer stays
+	Self                       // the address is our own
+	Collision                  // the peer there has a name that another peer has
+)
+
+type state uint8
+
+const (
+	waiting   state = iota // leaves when due
+	resolving              // leaves by Resolved
+	dialing                // leaves by Up or Ended
+)
+
+func (s state) String() string { return [...]string{"waiting", "resolving", "dialing"}[s] }
+
+type target struct {
+	text   string
+	host   string
+	port   uint16
+	direct bool // given by the user, not discovered
+
+	state   state
+	attempt uint64           // of the effect that is out; 0 while waiting
+	addrs   []netip.AddrPort // dialing: those still to try
+	addr    netip.AddrPort   // dialed last
+	known   []netip.AddrPort // all that it resolved to last
+	peer    peer.Name        // whom it led to last
+	err     error            // of the last attempt
+
+	never     bool          // waiting: until connect
+	due       time.Time     // waiting: next attempt
+	interval  time.Duration // i of the next delay
+	fastUntil time.Time     // interval <= fastMax until then; zero: never lost
+}
+
+type conn struct {
+	Conn
+	up          time.Time
+	established bool
+}
+
+// Maker is the connection maker. It is owned by one goroutine.
+type Maker struct {
+	cfg     Config
+	targets map[string]*target
+	conns   map[uint64]*conn // by the caller's key
+	attempt uint64           // last one given out
+}
+
+// New makes a Maker without targets.
+func New(cfg Config) *Maker {
+	return &Maker{cfg: cfg, targets: map[string]*target{}, conns: map[uint64]*conn{}}
+}
+
+// ParseTarget splits a target; port is 0 when it names none. Host is an address
+// or a name that is yet to be resolved.
+func ParseTarget(s string) (host string, port uint16, err error) {
+	bad := fmt.Errorf("%q: %w", s, ErrBadTarget)
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.String(), 0, nil
+	}
+	host = s
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
+		p, err := strconv.ParseUint(s[i+1:], 10, 16)
+		if err != nil || p == 0 {
+			return "", 0, bad
+		}
+		host, port = s[:i], uint16(p)
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		a, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		if err != nil || !a.Is6() || !strings.HasSuffix(inner, "]") {
+			return "", 0, bad
+		}
+		return a.String(), port, nil
+	}
+	if !validHost(host) {
+		return "", 0, bad
+	}
+	return host, port, nil
+}
+
+func validHost(s string) bool {
+	for _, r := range s {
+		if !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-._", r)) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 253 && s[0] != '-' && s[0] != '.'
+}
+
+// Connect adds direct targets, or with replace makes them the only direct ones,
+// and makes all given ones due now. Bad ones are named in the error, the others
+// are taken nevertheless. With replace a bad one leaves the others as they are.
+func (m *Maker) Connect(now time.Time, texts []string, replace bool) error {
+	var errs []error
+	keep := map[string]bool{}
+	for _, s := range texts {
+		host, port, err := ParseTarget(s)
+		if err == nil && m.targets[s] == nil && m.count(true) >= MaxTargets {
+			err = fmt.Errorf("%q: %w", s, ErrTooMany)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		keep[s] = true
+		t := m.targets[s]
+		if t == nil {
+			t = &target{text: s, host: host, port: port}
+			m.targets[s] = t
+		}
+		t.direct = true
+		t.reset(now)
+	}
+	if replace && len(errs) == 0 {
+		for s, t := range m.targets {
+			if t.direct && !keep[s] {
+				delete(m.targets, s)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reset forgets earlier failures and, since a name may mean another host now,
+// where it led. An attempt under way goes on.
+func (t *target) reset(now time.Time) {
+	t.never, t.err, t.interval, t.fastUntil = false, nil, firstDelay, time.Time{}
+	t.due = now
+	if t.state == waiting {
+		t.peer, t.known = peer.Name{}, nil
+	}
+}
+
+// Forget removes direct targets; unknown ones are ignored. Connections stay.
+func (m *Maker) Forget(texts []string) {
+	for _, s := range texts {
+		if t := m.targets[s]; t != nil && t.direct {
+			delete(m.targets, s)
+		}
+	}
+}
+
+// Discover replaces the discovered targets. Those that are new are due now.
+func (m *Maker) Discover(now time.Time, addrs []netip.AddrPort) {
+	keep := map[string]bool{}
+	for _, a := range addrs[:min(len(addrs), MaxTargets)] {
+		s := a.String()
+		keep[s] = true
+		if m.targets[s] == nil {
+			t := &target{text: s, host: a.Addr().String(), port: a.Port()}
+			t.reset(now)
+			m.targets[s] = t
+		}
+	}
+	for s, t := range m.targets {
+		if !t.direct && !keep[s] {
+			delete(m.targets, s)
+		}
+	}
+}
+
+func (m *Maker) count(direct bool) (n int) {
+	for _, t := range m.targets {
+		if t.direct == direct {
+			n++
+		}
+	}
+	return n
+}
+
+// Targets returns the direct targets as given, sorted.
+func (m *Maker) Targets() []string {
+	out := []string{}
+	for s, t := range m.targets {
+		if t.direct {
+			out = append(out, s)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Wants reports whether the attempt is still under way: its target wasn't
+// forgotten meanwhile.
+func (m *Maker) Wants(attempt uint64) bool { return m.byAttempt(attempt) != nil }
+
+func (m *Maker) byAttempt(id uint64) *target {
+	for _, t := range m.targets {
+		if id != 0 && t.attempt == id {
+			return t
+		}
+	}
+	return nil
+}

@@ -1,0 +1,300 @@
+package dial
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"weave/internal/peer"
+)
+
+var errNoAddress = errors.New("name has no address")
+
+// Step returns what to do now, and when to call it again if nothing else happens
+// before; zero: not at all. It is to be called after each other method.
+func (m *Maker) Step(now time.Time) (out []Effect, next time.Time) {
+	room := m.room()
+	for _, t := range m.sorted() {
+		if t.state == dialing && t.attempt == 0 { // next address of a round
+			t.attempt = m.newAttempt()
+			out = append(out, Effect{Attempt: t.attempt, Target: t.text, Dial: t.addr})
+		}
+		if t.state != waiting || t.never || m.serves(t) != nil {
+			continue
+		}
+		if t.due.After(now) {
+			if next.IsZero() || t.due.Before(next) {
+				next = t.due
+			}
+			continue
+		}
+		if room <= 0 {
+			t.err = ErrLimit
+			continue
+		}
+		e, ok := m.start(now, t)
+		if ok {
+			room--
+			out = append(out, e)
+		} else if next.IsZero() || t.due.Before(next) {
+			next = t.due
+		}
+	}
+	return out, next
+}
+
+// start begins an attempt. It isn't ok when another target dials that address.
+func (m *Maker) start(now time.Time, t *target) (Effect, bool) {
+	if errors.Is(t.err, ErrLimit) {
+		t.err = nil
+	}
+	e := Effect{Target: t.text, Resolve: t.host, Port: m.port(t)}
+	if a, err := netip.ParseAddr(t.host); err == nil {
+		e = Effect{Target: t.text, Dial: netip.AddrPortFrom(a.Unmap(), m.port(t))}
+		if m.dialed(e.Dial) {
+			t.due = now.Add(soon)
+			return e, false
+		}
+		t.state, t.known, t.addrs, t.addr = dialing, []netip.AddrPort{e.Dial}, nil, e.Dial
+		if m.serves(t) != nil {
+			t.state = waiting
+			return e, false
+		}
+	} else {
+		t.state = resolving
+	}
+	t.attempt = m.newAttempt()
+	e.Attempt = t.attempt
+	return e, true
+}
+
+func (m *Maker) newAttempt() uint64 { m.attempt++; return m.attempt }
+
+func (m *Maker) port(t *target) uint16 {
+	if t.port != 0 {
+		return t.port
+	}
+	return m.cfg.Port
+}
+
+// room is how many attempts may start now.
+func (m *Maker) room() int {
+	if m.cfg.Limit <= 0 {
+		return MaxTargets
+	}
+	n := m.cfg.Limit - len(m.conns)
+	for _, t := range m.targets {
+		if t.state != waiting {
+			n--
+		}
+	}
+	return n
+}
+
+// dialed reports whether an attempt to a is under way.
+func (m *Maker) dialed(a netip.AddrPort) bool {
+	for _, t := range m.targets {
+		if t.state == dialing && t.addr == a {
+			return true
+		}
+	}
+	return false
+}
+
+// serves returns a connection that makes an attempt for t needless, or nil.
+func (m *Maker) serves(t *target) *conn {
+	for _, c := range m.conns {
+		if c.serves(t) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (c *conn) serves(t *target) bool {
+	return slices.Contains(t.known, c.Addr) || slices.Contains(t.known, c.Listen) ||
+		(!t.peer.IsZero() && t.peer == c.Peer)
+}
+
+// Resolved is the outcome of a Resolve effect.
+func (m *Maker) Resolved(now time.Time, attempt uint64, addrs []netip.Addr, err error) {
+	t := m.byAttempt(attempt)
+	if t == nil || t.state != resolving {
+		return
+	}
+	t.state, t.attempt = waiting, 0
+	if err == nil && len(addrs) == 0 {
+		err = errNoAddress
+	}
+	if err != nil {
+		m.fail(now, t, err)
+		return
+	}
+	t.known = nil
+	for _, a := range addrs {
+		ap := netip.AddrPortFrom(a.Unmap(), m.port(t))
+		if !slices.Contains(t.known, ap) {
+			t.known = append(t.known, ap)
+		}
+	}
+	if m.serves(t) != nil {
+		t.due = now
+		return
+	}
+	if m.dialed(t.known[0]) {
+		t.due = now.Add(soon)
+		return
+	}
+	t.state, t.addr, t.addrs = dialing, t.known[0], t.known[1:]
+}
+
+// Up says that a connection passed all checks. Key is the caller's, unique among
+// those that are up; Wants(c.Attempt) holds for one that was dialed.
+func (m *Maker) Up(now time.Time, key uint64, c Conn) {
+	m.conns[key] = &conn{Conn: c, up: now}
+	if t := m.byAttempt(c.Attempt); t != nil {
+		t.state, t.attempt, t.addrs = waiting, 0, nil
+		t.peer, t.addr, t.err = c.Peer, c.Addr, nil
+		if !slices.Contains(t.known, c.Addr) {
+			t.known = append(t.known, c.Addr)
+		}
+		t.due = now
+	}
+}
+
+// Established says that the connection carries frames.
+func (m *Maker) Established(key uint64) {
+	if c := m.conns[key]; c != nil {
+		c.established = true
+	}
+}
+
+// Down says that a connection ended, with outcome Duplicate when another to that
+// peer stays, else Failed, Self or Collision.
+func (m *Maker) Down(now time.Time, key uint64, o Outcome, err error) {
+	c := m.conns[key]
+	if c == nil {
+		return
+	}
+	delete(m.conns, key)
+	for _, t := range m.targets {
+		if t.state == waiting && c.serves(t) {
+			m.lost(now, t, c, o, err)
+		}
+	}
+}
+
+func (m *Maker) lost(now time.Time, t *target, c *conn, o Outcome, err error) {
+	switch {
+	case m.serves(t) != nil:
+		t.due = now
+	case o != Failed:
+		m.end(now, t, o, c.Peer, err)
+	case !c.established:
+		m.fail(now, t, err)
+	case now.Sub(c.up) > longLived || t.fastUntil.IsZero():
+		t.err = err
+		t.due, t.interval, t.fastUntil = now, fastFirst, now.Add(fastFor)
+	default:
+		m.fail(now, t, err)
+	}
+}
+
+// Ended says that an attempt came to nothing. Peer is the one that was found
+// there, zero if none.
+func (m *Maker) Ended(now time.Time, attempt uint64, o Outcome, p peer.Name, err error) {
+	t := m.byAttempt(attempt)
+	if t == nil || t.state != dialing {
+		return
+	}
+	t.attempt = 0
+	if o == Unreachable && len(t.addrs) > 0 {
+		t.err, t.addr, t.addrs = err, t.addrs[0], t.addrs[1:]
+		return
+	}
+	t.state, t.addrs = waiting, nil
+	m.end(now, t, o, p, err)
+}
+
+func (m *Maker) end(now time.Time, t *target, o Outcome, p peer.Name, err error) {
+	switch o {
+	case Duplicate:
+		t.peer, t.err = p, nil
+		t.due = now.Add(soon)
+	case Self, Collision:
+		t.never, t.err = true, err
+	default:
+		m.fail(now, t, err)
+	}
+}
+
+func (m *Maker) fail(now time.Time, t *target, err error) {
+	t.err = err
+	var d time.Duration
+	d, t.interval = delay(t.interval, now.Before(t.fastUntil), m.cfg.Rand())
+	t.due = now.Add(d)
+}
+
+// delay returns how long to wait when the interval is i, and the next interval.
+// R is uniform in [0, 1).
+func delay(i time.Duration, fast bool, r float64) (d, next time.Duration) {
+	limit := maxDelay
+	if fast {
+		limit = fastMax
+	}
+	i = min(i, limit)
+	return i/2 + time.Duration(r*float64(i)), min(i+i/2, limit)
+}
+
+func (m *Maker) sorted() []*target {
+	out := make([]*target, 0, len(m.targets))
+	for _, t := range m.targets {
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(a, b *target) int { return strings.Compare(a.text, b.text) })
+	return out
+}
+
+// TargetStatus is what users see of a target that no connection serves.
+type TargetStatus struct {
+	Text    string
+	Addr    netip.AddrPort // dialed now or last; zero: none yet
+	Direct  bool
+	Trying  bool      // an attempt is under way
+	Err     error     // of the last attempt, nil if there was none
+	Retry   time.Time // when not Trying: next attempt
+	Never   bool      // no attempt until Connect
+	Attempt uint64    // when Trying
+}
+
+// Unserved returns the targets that have no connection, in order of text.
+func (m *Maker) Unserved() []TargetStatus {
+	var out []TargetStatus
+	for _, t := range m.sorted() {
+		if t.state == waiting && m.serves(t) != nil {
+			continue
+		}
+		out = append(out, TargetStatus{
+			Text: t.text, Addr: t.addr, Direct: t.direct, Trying: t.state != waiting,
+			Err: t.err, Retry: t.due, Never: t.never, Attempt: t.attempt,
+		})
+	}
+	return out
+}
+
+// Serving returns the target, given by the user, that the connection serves;
+// empty: none.
+func (m *Maker) Serving(key uint64) string {
+	c := m.conns[key]
+	if c == nil {
+		return ""
+	}
+	for _, t := range m.sorted() {
+		if t.direct && c.serves(t) {
+			return t.text
+		}
+	}
+	return ""
+}
