@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options is what the flags say.
+type options struct {
+	reps      int
+	mtus      []int
+	paths     []path
+	tests     []string // of tcp, udp, ping
+	time      time.Duration
+	omit      time.Duration // start of a TCP transfer that is not counted
+	pings     int
+	udpTime   time.Duration // of the step at full offer
+	udpSteps  []int         // offered packets per second below full offer
+	out, name string
+	tools     tools
+}
+
+// tools are the programs that are measured.
+type tools struct {
+	self, weave, wireguard string
+}
+
+func main() {
+	if len(os.Args) > 1 {
+		if helper := helpers[os.Args[1]]; helper != nil {
+			exit(helper(os.Args[2:]))
+		}
+	}
+	opt, err := parseFlags(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		os.Exit(0)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err = run(ctx, opt)
+	stop()
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func parseFlags(args []string) (options, error) {
+	opt := options{
+		omit: time.Second, pings: 300, udpTime: 2 * time.Second,
+		udpSteps: []int{50_000, 100_000, 200_000, 400_000},
+	}
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	var only, tests, mtus string
+	var short bool
+	fs.IntVar(&opt.reps, "reps", 3, "repetitions of everything, interleaved")
+	fs.BoolVar(&short, "short", false, "smoke test: one repetition of one second each, MTU 1500, results to bench/out")
+	fs.StringVar(&only, "only", "", "comma list of paths (default all): "+strings.Join(pathNames(), ","))
+	fs.StringVar(&tests, "tests", "tcp,udp,ping", "comma list of what to measure")
+	fs.StringVar(&mtus, "mtu", "1500,9000", "comma list of underlay MTUs")
+	fs.DurationVar(&opt.time, "time", 3*time.Second, "length of each TCP transfer, after one more second that is not counted")
+	fs.StringVar(&opt.out, "out", filepath.Join("bench", "results"), "directory for the results")
+	fs.StringVar(&opt.name, "name", "latest", "file name of the results, without extension")
+	fs.StringVar(&opt.tools.weave, "weave", "", "weave binary (default: built)")
+	fs.StringVar(&opt.tools.wireguard, "wireguard", "", "wireguard-go binary (default: built from the module at go.mod's version)")
+	if err := fs.Parse(args); err != nil {
+		return opt, err
+	}
+	if fs.NArg() > 0 {
+		return opt, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if short {
+		shorten(&opt, fs)
+		mtus = strings.SplitN(mtus, ",", 2)[0]
+	}
+	for s := range strings.SplitSeq(mtus, ",") {
+		mtu, err := strconv.Atoi(s)
+		if err != nil || mtu < 1400 || mtu > 65535 {
+			return opt, fmt.Errorf("-mtu %q: want numbers from 1400 to 65535", s)
+		}
+		opt.mtus = append(opt.mtus, mtu)
+	}
+	for s := range strings.SplitSeq(tests, ",") {
+		if !slices.Contains([]string{"tcp", "udp", "ping"}, s) {
+			return opt, fmt.Errorf("-tests %q: want tcp, udp, ping", s)
+		}
+		opt.tests = append(opt.tests, s)
+	}
+	if opt.reps < 1 || opt.time < 500*time.Millisecond {
+		return opt, errors.New("want -reps of at least 1 and -time of at least 500ms")
+	}
+	var err error
+	opt.paths, err = selectPaths(only)
+	return opt, err
+}
+
+// shorten turns opt into the smoke test, except where a flag was given.
+func shorten(opt *options, fs *flag.FlagSet) {
+	given := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if !given["reps"] {
+		opt.reps = 1
+	}
+	if !given["time"] {
+		opt.time = time.Second
+	}
+	if !given["out"] {
+		opt.out = filepath.Join("bench", "out")
+	}
+	opt.omit, opt.pings = 0, 30
+	opt.udpTime, opt.udpSteps = 500*time.Millisecond, nil
+}
+
+// run measures and writes the results. Whatever was measured before an error or
+// a signal is lost, except that a path that fails does not stop the others.
+func run(ctx context.Context, opt options) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces need root: run it as root, or use make bench")
+	}
+	unlock, err := lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	sweep()
+
+	dir, err := os.MkdirTemp("", "weave-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := opt.tools.build(ctx, dir, opt.paths); err != nil {
+		return err
+	}
+
+	res := &result{Schema: schemaVersion, Machine: describeMachine(ctx), Options: describeOptions(opt)}
+	for rep := 1; rep <= opt.reps; rep++ {
+		for _, mtu := range opt.mtus {
+			for _, p := range opt.paths {
+				rec := &recorder{res: res, rep: rep, mtu: mtu, path: p.name}
+				err := measurePath(ctx, opt, dir, p, rec)
+				if ctx.Err() != nil {
+					return fmt.Errorf("stopped: %w", context.Cause(ctx))
+				}
+				rec.progress(opt.reps, err)
+			}
+		}
+	}
+	if err := res.write(opt.out, opt.name, opt.paths); err != nil {
+		return err
+	}
+	if len(res.Errors) > 0 {
+		return fmt.Errorf("%d measurements have errors, the first: %s", len(res.Errors), res.Errors[0])
+	}
+	return nil
+}
+
+// measurePath sets a path up in namespaces of its own, measures it, and removes it.
+func measurePath(ctx context.Context, opt options, dir string, p path, rec *recorder) error {
+	b, err := newBed(ctx, opt.tools, dir, rec.mtu)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	rec.put("background_cores", backgroundLoad(ctx, opt.omit/2+200*time.Millisecond))
+	ends, err := p.setup(ctx, b)
+	if err != nil {
+		return fmt.Errorf("setting up %s: %w", p.name, err)
+	}
+	if err := b.awaitPath(ctx, ends); err != nil {
+		return fmt.Errorf("waiting for %s: %w", p.name, err)
+	}
+	return measure(ctx, opt, b, ends, rec)
+}

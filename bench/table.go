@@ -1,0 +1,189 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// column is one column of a table: a title and what stands in a path's row.
+type column struct {
+	title string
+	cell  func(r *result, mtu int, path string) string
+}
+
+const absent = "–"
+
+// figure shows the median and, when there are several repetitions, the spread.
+func figure(title, metric string, scale float64, digits int) column {
+	return column{title, func(r *result, mtu int, path string) string {
+		s := r.stats(mtu, path, metric)
+		switch s.N {
+		case 0:
+			return absent
+		case 1:
+			return fmt.Sprintf("%.*f", digits, s.Median*scale)
+		}
+		return fmt.Sprintf("%.*f (%.*f..%.*f)", digits, s.Median*scale, digits, s.Min*scale, digits, s.Max*scale)
+	}}
+}
+
+// median is figure without the spread.
+func median(title, metric string, scale float64, digits int) column {
+	return column{title, func(r *result, mtu int, path string) string {
+		s := r.stats(mtu, path, metric)
+		if s.N == 0 {
+			return absent
+		}
+		return fmt.Sprintf("%.*f", digits, s.Median*scale)
+	}}
+}
+
+// times shows the ratio to a reference path.
+func times(title, ref, metric string) column {
+	return column{title, func(r *result, mtu int, path string) string {
+		v, ok := r.ratio(mtu, path, ref, metric)
+		if !ok {
+			return absent
+		}
+		digits := 2
+		if v >= 10 {
+			digits = 0
+		}
+		return fmt.Sprintf("%.*f", digits, v)
+	}}
+}
+
+// table is a named group of columns that are measured together.
+type table struct {
+	title   string
+	test    string // which of -tests makes it; "" is any
+	columns []column
+}
+
+func tables() []table {
+	udp := func(size string) []column {
+		p := "udp" + size + "_"
+		return []column{
+			figure(size+" B: delivered", p+fullPPS, 1e-3, 0),
+			median("loss %", p+fullLoss, 1, 0),
+			figure("at ≤ 1 % loss", p+cleanPPS, 1e-3, 0),
+			times("× wg", refPeer, p+fullPPS),
+		}
+	}
+	return []table{
+		{"TCP, Gbit/s", "tcp", []column{
+			median("MTU", "mtu", 1, 0),
+			figure("1 stream →", tcp1Fwd, 1, 2), times("× wg", refPeer, tcp1Fwd), times("× vxlan", refKernel, tcp1Fwd),
+			figure("1 stream ←", tcp1Rev, 1, 2), figure("4 streams →", tcp4Fwd, 1, 2),
+			times("× wg", refPeer, tcp4Fwd), figure("4 streams ←", tcp4Rev, 1, 2),
+		}},
+		{"UDP, 1000 packets/s, as many as possible offered", "udp", slices.Concat(udp("64"), udp("1400"))},
+		{"Round trip, µs", "ping", []column{
+			figure("idle p50", idleP50, 1, 0), figure("idle p99", idleP99, 1, 0), times("p50 × wg", refPeer, idleP50),
+			figure("beside TCP p50", loadP50, 1, 0), figure("beside TCP p99", loadP99, 1, 0), times("p50 × wg", refPeer, loadP50),
+		}},
+		{"Cost", "", []column{
+			figure("CPU s/GB, machine", cpuPerGB, 1, 2), times("× wg", refPeer, cpuPerGB),
+			figure("CPU s/GB, daemons", daemonPerGB, 1, 2),
+			figure("RSS MiB under load", rss, 1, 0), figure("since start", rssPeak, 1, 0),
+		}},
+	}
+}
+
+// grid fills the cells of a table, headings first. Every path has a row.
+func grid(r *result, t table, mtu int, paths []path) [][]string {
+	head := []string{""}
+	for _, c := range t.columns {
+		head = append(head, c.title)
+	}
+	rows := [][]string{head}
+	for _, p := range paths {
+		row := []string{p.title}
+		for _, c := range t.columns {
+			row = append(row, c.cell(r, mtu, p.name))
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// aligned lays a grid out in columns, the first to the left, others to the right.
+func aligned(rows [][]string) string {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		var line strings.Builder
+		for i, cell := range row {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if i == 0 {
+				line.WriteString("  " + cell + pad)
+			} else {
+				line.WriteString("  " + pad + cell)
+			}
+		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+	return b.String()
+}
+
+// textReport is what the terminal and the .txt file show.
+func textReport(r *result, paths []path) string {
+	var b strings.Builder
+	b.WriteString(r.heading())
+	for _, mtu := range r.Options.MTUs {
+		fmt.Fprintf(&b, "\nUnderlay MTU %d\n", mtu)
+		for _, t := range tables() {
+			if t.test == "" || slices.Contains(r.Options.Tests, t.test) {
+				fmt.Fprintf(&b, "\n  %s\n%s", t.title, aligned(grid(r, t, mtu, paths)))
+			}
+		}
+	}
+	for _, e := range r.Errors {
+		fmt.Fprintf(&b, "\nERROR %s\n", e)
+	}
+	b.WriteString("\n× wg and × vxlan are ratios to wireguard-go and to the bridged kernel vxlan, within each repetition.\n")
+	return b.String()
+}
+
+// markdownReport is the short table for a README: one row a path.
+func markdownReport(r *result, paths []path, name string) string {
+	t := table{}
+	for i, mtu := range r.Options.MTUs {
+		at := func(c column) column {
+			return column{fmt.Sprintf("%s, MTU %d", c.title, mtu), func(r *result, _ int, path string) string { return c.cell(r, mtu, path) }}
+		}
+		t.columns = append(t.columns, at(median("TCP Gbit/s", tcp1Fwd, 1, 1)))
+		if i == 0 {
+			t.columns = append(t.columns, times("× wireguard-go", refPeer, tcp1Fwd), times("× kernel vxlan", refKernel, tcp1Fwd))
+		}
+	}
+	t.columns = append(t.columns,
+		median("64 B UDP, 1000/s", "udp64_"+fullPPS, 1e-3, 0), median("ping µs", idleP50, 1, 0),
+		median("ping beside TCP µs", loadP50, 1, 0), median("CPU s/GB", cpuPerGB, 1, 2), median("RSS MiB", rss, 1, 0))
+	rows := grid(r, t, r.Options.MTUs[0], paths)
+	var b strings.Builder
+	for i, row := range rows {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			b.WriteString("|---|" + strings.Repeat("---:|", len(row)-1) + "\n")
+		}
+	}
+	fmt.Fprintf(&b, "\n%s\n![Throughput, packet rate, round trip and cost of each path](bench/results/%s.svg)\n", r.heading(), name)
+	return b.String()
+}
+
+// finite replaces what JSON and a plot cannot show.
+func finite(v float64) float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0
+	}
+	return v
+}
