@@ -20,9 +20,15 @@ var ErrBadKey = errors.New("handshake: not a key")
 
 // redacted holds a secret that cannot be printed or compared with ==.
 type redacted struct {
-	_ [0]func() // == isn't constant-time
-	b [KeyLen]byte
+	get func() *[KeyLen]byte // a func: fmt shows what other unexported fields hold
 }
+
+func redact(b [KeyLen]byte) redacted {
+	return redacted{func() *[KeyLen]byte { return &b }}
+}
+
+// bytes is the secret itself, not a copy.
+func (r redacted) bytes() []byte { return r.get()[:] }
 
 const redactedText = "(redacted)"
 
@@ -64,14 +70,13 @@ func ParseStaticKey(b []byte) (*StaticKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%d bytes: %w", len(b), ErrBadKey)
 	}
-	k := &StaticKey{}
-	copy(k.b[:], b)
+	k := &StaticKey{redacted: redact([KeyLen]byte(b))}
 	copy(k.public.k[:], private.PublicKey().Bytes())
 	return k, nil
 }
 
 // AppendPrivate appends the KeyLen bytes of the private key, for the store alone.
-func (k *StaticKey) AppendPrivate(b []byte) []byte { return append(b, k.b[:]...) }
+func (k *StaticKey) AppendPrivate(b []byte) []byte { return append(b, k.bytes()...) }
 
 // Public returns the half that others know the peer by.
 func (k *StaticKey) Public() PublicKey { return k.public }
@@ -144,7 +149,5 @@ const (
 func PSKFromPassword(password []byte) *PSK {
 	key := argon2.IDKey(password, []byte(pskSalt), pskTime, pskMemory, pskThreads, KeyLen)
 	defer clear(key)
-	p := &PSK{}
-	copy(p.b[:], key)
-	return p
+	return &PSK{redact([KeyLen]byte(key))}
 }

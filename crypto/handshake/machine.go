@@ -91,8 +91,8 @@ type Machine struct {
 
 // New checks the configuration. Start comes next.
 func New(c Config) (*Machine, error) {
-	if c.Static == nil {
-		return nil, fmt.Errorf("no static key: %w", ErrBadKey)
+	if c.Static == nil || c.Static.get == nil || c.PSK != nil && c.PSK.get == nil {
+		return nil, fmt.Errorf("no static key, or an empty one: %w", ErrBadKey)
 	}
 	if len(c.Offer) > MaxOffer {
 		return nil, fmt.Errorf("offer of %d bytes: %w", len(c.Offer), ErrTooLong)
@@ -209,12 +209,12 @@ func (m *Machine) startNoise(remote []byte) error {
 		Initiator:   m.cfg.Initiator,
 		Prologue:    prologue,
 		StaticKeypair: noise.DHKey{
-			Private: m.cfg.Static.b[:],
+			Private: m.cfg.Static.bytes(),
 			Public:  m.cfg.Static.public.k[:],
 		},
 	}
 	if m.cfg.PSK != nil {
-		c.PresharedKey, c.PresharedKeyPlacement = m.cfg.PSK.b[:], 3
+		c.PresharedKey, c.PresharedKeyPlacement = m.cfg.PSK.bytes(), 3
 	}
 	var err error
 	m.noise, err = noise.NewHandshakeState(c)

@@ -141,7 +141,7 @@ func NewExchange(c ExchangeConfig) (*Exchange, error) {
 		return nil, fmt.Errorf("keys rejected after %v, replaced after %v: %w", e.rejectAfter, e.rekeyAfter, ErrConfig)
 	}
 	if e.cipher != CipherNone {
-		e.secret = c.Secret
+		e.secret = c.Secret.clone()
 	}
 	return e, nil
 }
@@ -251,7 +251,7 @@ func (e *Exchange) Close() (o Output) {
 	}
 	e.abandon(&o)
 	e.stopTx(&o)
-	e.secret = Secret{}
+	e.secret.wipe()
 	return o
 }
 

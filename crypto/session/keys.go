@@ -103,11 +103,13 @@ func newSchedule(c Cipher, epoch uint32, dh []byte, secret Secret, init, resp []
 	h := newBlake2s()
 	h.Write(init)
 	h.Write(resp)
-	ikm := append(append(make([]byte, 0, len(dh)+SecretLen), dh...), secret.b[:]...)
+	b := secret.bytes()
+	ikm := append(append(make([]byte, 0, len(dh)+SecretLen), dh...), b[:]...)
 	var err error
 	s.prk, err = hkdf.Extract(newBlake2s, ikm, h.Sum(nil))
 	clear(ikm)
 	clear(dh)
+	clear(b[:])
 	return s, err
 }
 

@@ -14,15 +14,39 @@ const SecretLen = 32
 // nobody else knows. Data keys are derived from it. It cannot be printed and is
 // not comparable with ==.
 type Secret struct {
-	_ [0]func() // == isn't constant-time
-	b [SecretLen]byte
+	// A func, because == of it does not compile, and because fmt shows what an
+	// unexported field holds or points to without asking its methods.
+	get func() *[SecretLen]byte
 }
 
 // SecretFromBytes copies b into a Secret; the caller should clear b.
-func SecretFromBytes(b [SecretLen]byte) Secret { return Secret{b: b} }
+func SecretFromBytes(b [SecretLen]byte) Secret {
+	return Secret{get: func() *[SecretLen]byte { return &b }}
+}
+
+// bytes returns a copy.
+func (s Secret) bytes() (b [SecretLen]byte) {
+	if s.get != nil {
+		b = *s.get()
+	}
+	return b
+}
+
+// clone returns a Secret that shares nothing with s.
+func (s Secret) clone() Secret { return SecretFromBytes(s.bytes()) }
+
+// wipe overwrites the bytes, which copies of s share.
+func (s Secret) wipe() {
+	if s.get != nil {
+		clear(s.get()[:])
+	}
+}
 
 // Equal compares in constant time.
-func (s Secret) Equal(o Secret) bool { return subtle.ConstantTimeCompare(s.b[:], o.b[:]) == 1 }
+func (s Secret) Equal(o Secret) bool {
+	x, y := s.bytes(), o.bytes()
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
 
 // IsZero reports whether s was never set.
 func (s Secret) IsZero() bool { return s.Equal(Secret{}) }
