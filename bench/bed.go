@@ -35,6 +35,13 @@ type bed struct {
 // nsPrefix starts the name of every namespace a bench makes.
 const nsPrefix = "wvbench-"
 
+// The same for the scratch directory, and for wireguard-go's devices, whose
+// sockets lie in a directory that all namespaces share.
+const (
+	tempPrefix = "weave-bench-"
+	devPrefix  = "wvb"
+)
+
 var roles = []string{"h1", "h2", "c1", "c2"}
 
 // ns returns the name of the namespace of a role.
@@ -168,13 +175,19 @@ func removeNamespace(name string) {
 	}
 }
 
-// sweep removes the namespaces of a bench that was killed. Whoever holds the
-// lock is the only bench, so they are nobody's.
+// sweep removes what a bench that was killed has left. Whoever holds the lock is
+// the only bench, so it is nobody's.
 func sweep() {
 	entries, _ := os.ReadDir("/run/netns")
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), nsPrefix) {
 			removeNamespace(e.Name())
+		}
+	}
+	for _, pattern := range []string{filepath.Join(os.TempDir(), tempPrefix+"*"), wireguardSocket(devPrefix + "*")} {
+		names, _ := filepath.Glob(pattern)
+		for _, name := range names {
+			os.RemoveAll(name)
 		}
 	}
 }

@@ -142,7 +142,7 @@ func run(ctx context.Context, opt options) (err error) {
 	defer unlock()
 	sweep()
 
-	dir, err := os.MkdirTemp("", "weave-bench-")
+	dir, err := os.MkdirTemp("", tempPrefix)
 	if err != nil {
 		return err
 	}

@@ -149,7 +149,7 @@ func setupWireguard(ctx context.Context, b *bed) (*endpoints, error) {
 		}
 	}
 	for i, host := range roles[:2] {
-		dev := fmt.Sprintf("wvb%d-%d", os.Getpid(), i) // its socket's name is the machine's
+		dev := fmt.Sprintf("%s%d-%d", devPrefix, os.Getpid(), i)
 		p, err := b.daemon(host, []string{"LOG_LEVEL=error"}, b.tools.wireguard, "-f", dev)
 		if err != nil {
 			return nil, err

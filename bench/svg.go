@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -74,11 +75,11 @@ func (p panel) largest(r *result, paths []path) float64 {
 const style = `
 text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292f }
 .title { font-size: 17px; font-weight: 600 } .head { font-size: 13px; font-weight: 600 } .note { fill: #57606a; font-size: 11px }
-.value { font-size: 11px; font-variant-numeric: tabular-nums } .label { text-anchor: end }
+.value { font-size: 11px; font-variant-numeric: tabular-nums } .label { text-anchor: end } .tick { fill: #57606a; font-size: 10px; text-anchor: middle }
 .page { fill: #ffffff; stroke: #d0d7de } .grid { stroke: #d8dee4 } .whisker { stroke: #24292f; stroke-opacity: .55 }
 .k0 { fill: #8c959f } .k1 { fill: #d4833d } .k2 { fill: #0f8a8a } .s1 { fill-opacity: .55 }
 @media (prefers-color-scheme: dark) {
-text { fill: #e6edf3 } .note { fill: #9198a1 } .page { fill: #0d1117; stroke: #30363d } .grid { stroke: #262c34 } .whisker { stroke: #e6edf3 }
+text { fill: #e6edf3 } .note, .tick { fill: #9198a1 } .page { fill: #0d1117; stroke: #30363d } .grid { stroke: #262c34 } .whisker { stroke: #e6edf3 }
 .k0 { fill: #7d8590 } .k1 { fill: #db8a43 } .k2 { fill: #2bb3b3 }
 }`
 
@@ -134,6 +135,7 @@ func (d *drawing) panel(r *result, p panel, paths []path, y float64) float64 {
 	for i := 0; float64(i)*step <= top*1.0001; i++ {
 		x := left + room*float64(i)*step/top
 		d.line(x, y-4, x, bottom, "grid")
+		d.text(x, bottom+11, "tick", strconv.FormatFloat(float64(i)*step, 'g', 4, 64))
 	}
 	for _, path := range paths {
 		d.text(left-8, y+(rowHeight-rowGap)/2+4, "label", path.title)
@@ -153,7 +155,7 @@ func (d *drawing) panel(r *result, p panel, paths []path, y float64) float64 {
 		}
 		y += rowHeight
 	}
-	return bottom
+	return bottom + 11
 }
 
 // legend names the series by their shade; one alone is named by the words only.
