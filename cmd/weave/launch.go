@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"weave/internal/api"
+)
+
+func (a *app) launchCommand() *cobra.Command {
+	var l launchFlags
+	cmd := &cobra.Command{
+		Use:   "launch [flags] [PEER...]",
+		Short: "Start the daemon and connect to peers",
+		Long: `Start the daemon in the background, wait until it is ready, and print its peer name.
+PEER is HOST or HOST:PORT of any other member; the rest is found from there.
+
+With a password all links are encrypted, and only who knows it can join. The
+password is taken from --password-file, else the systemd credential "password",
+else WEAVE_PASSWORD_FILE, else WEAVE_PASSWORD, else --password.`,
+		Example: `  weave launch --password-file /etc/weave/password host1 host2
+  pass show weave | weave launch --password-file - host1
+  weave launch --foreground --status-addr= 192.0.2.7
+  weave launch --name ::1 --trusted-subnets 10.0.0.0/8 host2:7000`,
+		RunE: func(cmd *cobra.Command, peers []string) error {
+			l.peers = peers
+			return a.launch(cmd, &l)
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	l.register(cmd)
+	return cmd
+}
+
+func (a *app) launch(cmd *cobra.Command, l *launchFlags) error {
+	if err := l.fromEnv(cmd, a.lookupEnv); err != nil {
+		return usage(cmd, "%w", err)
+	}
+	cfg, err := l.config(a.flags)
+	if err != nil {
+		return usage(cmd, "%w", err)
+	}
+	if cfg.Password, err = a.readPassword(l); err != nil {
+		return err
+	}
+	a.warnWeak(cfg.Password)
+	if err := prepareRunDir(cfg.RunDir); err != nil {
+		return err
+	}
+	if pid, running := daemonAlive(cfg.RunDir); running {
+		return alreadyRunning(cfg.RunDir, pid)
+	}
+	switch {
+	case !l.foreground:
+		return a.launchBackground(cmd.Context(), cfg)
+	case l.passwordGiven || l.passwordInEnv:
+		return a.execDaemon(cfg) // returns only on failure
+	}
+	return a.serve(cmd.Context(), cfg, foreground{a.stdout})
+}
+
+func (a *app) warnWeak(password Secret) {
+	if password == "" {
+		return
+	}
+	if bits := passwordBits(string(password)); bits < weakBits {
+		fmt.Fprintf(a.stderr, "weave: warning: the password is weak (about %.0f bits, want %d): use a longer one, for instance from openssl rand -base64 12\n", bits, weakBits)
+	}
+}
+
+func alreadyRunning(runDir string, pid int) error {
+	who := ""
+	if pid > 0 {
+		who = fmt.Sprintf(" (pid %d)", pid)
+	}
+	return api.Errorf(api.CodeConflict, "already running at %s%s: use weave connect to add peers, or weave stop first", runDir, who)
+}
+
+func (a *app) launchBackground(ctx context.Context, cfg LaunchConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, a.flags.timeout)
+	defer cancel()
+	name, err := a.spawn(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(a.stdout, name)
+	return err
+}

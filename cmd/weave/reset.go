@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"weave/internal/api"
+	"weave/internal/store"
+)
+
+func (a *app) resetCommand() *cobra.Command {
+	var force bool
+	var bridge string
+	cmd := &cobra.Command{
+		Use:   "reset [--force]",
+		Short: "Stop the daemon, undo all it did to this host, and forget everything",
+		Long: `Stop the daemon, undo all it did to this host (bridge, links, addresses, rules), and
+forget everything: name, keys, targets. Use it before a host leaves the network
+for good. It works without a daemon too.
+
+With --force a daemon that does not answer is killed, and what others could have
+taken over is lost.`,
+		Example: `  weave reset
+  weave reset --force`,
+		Args: argCount(0, 0, "none"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !isDevice(bridge) {
+				return usage(cmd, "--bridge %q: want a device name", bridge)
+			}
+			return a.reset(cmd.Context(), CleanConfig{Bridge: bridge}, force)
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "kill a daemon that does not answer")
+	cmd.Flags().StringVar(&bridge, "bridge", defaultBridge, "name of the bridge device, if no daemon runs")
+	return cmd
+}
+
+func (a *app) reset(ctx context.Context, clean CleanConfig, force bool) error {
+	ctx, cancel := context.WithTimeout(ctx, a.flags.timeout)
+	defer cancel()
+	if err := a.resetDaemon(ctx, force); err != nil {
+		return err
+	}
+	// From here on no daemon runs, and none can start before we are done.
+	if err := prepareRunDir(a.flags.runDir); err != nil {
+		return err
+	}
+	lock, err := lockPID(a.flags.runDir)
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	if err := a.cleanHost(ctx, clean); err != nil {
+		return err
+	}
+	if err := store.Remove(a.flags.stateDir); err != nil {
+		if errors.Is(err, store.ErrLocked) {
+			return api.Errorf(api.CodeConflict, "%w", err)
+		}
+		return err
+	}
+	return cleanRunDir(a.flags.runDir)
+}
+
+// resetDaemon has a running daemon reset itself and waits until it is gone. With
+// force it makes sure of that.
+func (a *app) resetDaemon(ctx context.Context, force bool) error {
+	if _, alive := daemonAlive(a.flags.runDir); !alive {
+		return nil
+	}
+	// Half of the time is for asking, the rest for making sure.
+	asking, cancel := context.WithTimeout(ctx, a.flags.timeout/2)
+	defer cancel()
+	c := api.NewClient(a.flags.runDir)
+	defer c.Close()
+	err := c.Reset(asking, api.ResetRequest{Force: force})
+	if err != nil && force {
+		return a.kill(ctx)
+	}
+	if err != nil {
+		if err := a.terminate(err); err != nil {
+			return api.Errorf(api.CodeOf(err), "%w (weave reset --force goes on without it)", err)
+		}
+	}
+	if force {
+		err = waitGone(asking, a.flags.runDir)
+		if err != nil && ctx.Err() == nil {
+			return a.kill(ctx)
+		}
+		return err
+	}
+	return a.awaitEnd(ctx)
+}
+
+// kill ends the daemon: SIGTERM, and SIGKILL a second later.
+func (a *app) kill(ctx context.Context) error {
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		pid, alive := daemonAlive(a.flags.runDir)
+		if !alive {
+			return nil
+		}
+		if pid > 1 {
+			unix.Kill(pid, sig)
+		}
+		grace, cancel := context.WithTimeout(ctx, time.Second)
+		waitGone(grace, a.flags.runDir)
+		cancel()
+	}
+	return a.awaitEnd(ctx)
+}
