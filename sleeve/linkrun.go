@@ -1,0 +1,174 @@
+package sleeve
+
+import (
+	"log/slog"
+	"time"
+
+	"weave/crypto/session"
+	"weave/mesh/overlay"
+	"weave/sleeve/udp"
+)
+
+// linkRun is the link's goroutine: it feeds linkState and does what comes out.
+type linkRun struct {
+	l     *Link
+	log   *slog.Logger
+	state *linkState
+	tx    *session.TxKeys // in use; nil: none
+	limit int
+	out   []byte // one sealed heartbeat
+	plain []byte
+	drops *drops // of control datagrams
+}
+
+const egressInterval = 10 * time.Second // the way to the peer is looked up anew
+
+func (r *linkRun) loop() {
+	l := r.l
+	defer close(l.stopped)
+	defer l.ov.forget(l)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	looked := time.Now()
+	for {
+		r.publish()
+		select {
+		case <-l.done:
+			r.do(r.state.close())
+			r.publish()
+			return
+		case <-l.inbox.signal:
+		case <-timer.C:
+		}
+		now := time.Now()
+		inputs, beats, flags := l.inbox.take()
+		if flags&(wakeMoved|wakeTooBig) != 0 || now.Sub(looked) >= egressInterval {
+			looked = now
+			inputs = append(inputs, l.egress())
+		}
+		if flags&wakeMoved != 0 {
+			r.log.Info("peer moved", "remote", l.endpoint.Load().String())
+		}
+		if flags&wakeRekey != 0 {
+			inputs = append(inputs, input{kind: inRekey})
+		}
+		next := r.take(inputs, beats, now)
+		if !next.IsZero() {
+			timer.Reset(max(0, next.Sub(now)))
+		}
+	}
+}
+
+// take feeds all that happened; it returns when to come again.
+func (r *linkRun) take(inputs []input, beats []timedBeat, now time.Time) time.Time {
+	for _, in := range inputs {
+		r.do(r.state.step(in, now))
+	}
+	for _, t := range beats {
+		r.do(r.state.step(input{kind: inBeat, beat: t.b, size: t.size}, t.at))
+	}
+	o := r.state.step(input{kind: inTick}, now)
+	r.do(o)
+	return o.next
+}
+
+// egress asks how large packets may leave for the peer.
+func (l *Link) egress() input {
+	addr := l.endpoint.Load().AddrPort().Addr()
+	return input{kind: inEgress, mtu: l.ov.net.MTU(addr), ipv6: addr.Is6()}
+}
+
+// do executes an output in the order of its fields.
+func (r *linkRun) do(o output) {
+	l := r.l
+	for _, k := range o.armRx {
+		l.ov.arm(&rxEntry{link: l, keys: k})
+	}
+	if o.useTx != nil {
+		r.tx = o.useTx
+	}
+	if o.stopTx {
+		r.tx = nil
+	}
+	if o.limit > 0 && o.limit != r.limit {
+		r.limit = o.limit
+		r.log.Info("link datagram size", "bytes", r.limit, "mtu", innerMTU(r.limit))
+	}
+	r.swap()
+	for _, m := range o.send {
+		if err := l.p.Send(m); err != nil {
+			r.log.Debug("control message not sent", "error", err)
+		}
+	}
+	l.ov.disarm(o.dropRx)
+	for _, b := range o.beats {
+		r.sendBeat(b)
+	}
+	if o.warn != nil {
+		r.log.Warn("key exchange", "error", o.warn)
+	}
+	for _, e := range o.events {
+		r.notify(e)
+	}
+}
+
+// swap publishes what workers need to seal.
+func (r *linkRun) swap() {
+	cur := r.l.sending.Load()
+	if r.l.closed.Load() || r.tx == nil {
+		if cur != nil {
+			r.l.sending.Store(nil)
+		}
+		return
+	}
+	if cur == nil || cur.keys != r.tx || cur.limit != r.limit {
+		r.l.sending.Store(&sending{keys: r.tx, limit: r.limit})
+	}
+}
+
+func (r *linkRun) notify(e overlay.Event) {
+	if r.l.closed.Load() {
+		return
+	}
+	r.publish()
+	if e.Up {
+		r.log.Info("link up", "remote", r.l.endpoint.Load().String(), "cipher", r.l.p.Agreement.Cipher.String(),
+			"mtu", innerMTU(r.limit), "rtt", r.state.heart.rtt)
+	} else {
+		r.log.Warn("link down", "reason", e.Reason, "error", e.Err)
+	}
+	r.l.p.Notify(e)
+}
+
+// sendBeat seals a heartbeat on the control lane and sends it. A request is as
+// long as the size that it is to prove.
+func (r *linkRun) sendBeat(b beat) {
+	if r.tx == nil || r.l.closed.Load() {
+		return
+	}
+	sealer := r.tx.Sealer(session.LaneControl)
+	n := metaLen + beatLen
+	if b.kind == beatRequest {
+		n = max(n, int(b.size)-sealer.Overhead())
+	}
+	plain := r.plain[:n]
+	clear(plain)
+	b.put(plain)
+	d, err := sealer.Seal(r.out[:0], 0, plain)
+	if err != nil {
+		r.l.rxDrops[DropNoKeys].Add(1)
+		return
+	}
+	ep := r.l.endpoint.Load()
+	if err := r.l.ov.sendControl(ep, d); err != nil && err != udp.ErrTooBig {
+		r.l.sendFailed(ep, err)
+	}
+}
+
+// publish makes the state visible to Status.
+func (r *linkRun) publish() {
+	s := r.state
+	r.l.status.Store(&linkStatus{
+		up: s.up, reason: s.reason, limit: s.heart.limit, rtt: s.heart.rtt, epoch: s.epoch, keyedAt: s.keyedAt,
+	})
+}

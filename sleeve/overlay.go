@@ -1,0 +1,311 @@
+package sleeve
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weave/crypto/session"
+	"weave/internal/ether"
+	"weave/internal/peer"
+	"weave/mesh/overlay"
+	"weave/sleeve/udp"
+)
+
+// Name is the overlay's name in offers and status.
+const Name = "sleeve"
+
+// DefaultMTU is the MTU of the overlay network if nothing else is asked for: it
+// fits every underlay with an MTU of 1458 and more.
+const DefaultMTU = 1376
+
+// ErrClosed is returned by Prepare when Run is over.
+var ErrClosed = errors.New("sleeve: closed")
+
+// Receiver takes the frames that peers send; package forward's Switch is one.
+type Receiver interface {
+	// Receive takes a frame of rt.Origin, to be put on rt.Dest's bridge, that the
+	// peer from sent to us. bufs concatenated are the frame; the first piece holds
+	// at least all of the header when the frame has segments (off.GSO), else at
+	// least the Ethernet header. They are valid, and may be written to, until it
+	// returns. It is called by RX worker lane, on that worker's thread.
+	Receive(lane int, from peer.Name, rt peer.Route, off ether.Offload, bufs [][]byte)
+}
+
+// Config of an Overlay.
+type Config struct {
+	Network  Network
+	Receiver Receiver
+	Log      *slog.Logger
+
+	Lanes int // TX workers that call Send, 1..overlay.MaxLanes; 0: one per socket
+	MTU   int // of the overlay network; 0: DefaultMTU
+
+	// TooBig, if not nil, is told of a frame that fits no datagram and that nobody
+	// may cut: its packet is larger than mtu. The frame is gone; it may be written
+	// to and is valid until TooBig returns. It is called by the worker that sends.
+	TooBig func(lane int, rt peer.Route, frame []byte, mtu int)
+
+	RekeyAfter, RejectAfter time.Duration // of session.ExchangeConfig
+}
+
+// Overlay carries frames over the UDP sockets of one host. It implements
+// overlay.Overlay.
+type Overlay struct {
+	net     Network
+	log     *slog.Logger
+	cfg     Config
+	lanes   []txLane // each owned by the TX worker of its number
+	relays  []txLane // each owned by the RX worker of its number
+	workers []*rxWorker
+	table   atomic.Pointer[map[uint32]*rxEntry] // immutable, by receiver index
+
+	control struct { // shared by the links' goroutines
+		sync.Mutex
+		out Sender
+	}
+
+	mu     sync.Mutex
+	index  map[uint32]bool // receiver indices given out
+	links  map[*Link]struct{}
+	closed bool
+}
+
+var _ overlay.Overlay = (*Overlay)(nil)
+
+// New makes an Overlay. Links may be prepared at once; they hear nothing before Run.
+func New(cfg Config) (*Overlay, error) {
+	if cfg.Network == nil || cfg.Receiver == nil || cfg.Log == nil {
+		return nil, errors.New("sleeve: incomplete configuration")
+	}
+	if cfg.MTU == 0 {
+		cfg.MTU = DefaultMTU
+	}
+	n := cfg.Network.Lanes()
+	if cfg.Lanes == 0 {
+		cfg.Lanes = n
+	}
+	if n < 1 || n > overlay.MaxLanes || cfg.Lanes < 1 || cfg.Lanes > overlay.MaxLanes || cfg.MTU < 68 || cfg.MTU > largestMTU {
+		return nil, fmt.Errorf("sleeve: %d sockets, %d lanes, mtu %d: out of range", n, cfg.Lanes, cfg.MTU)
+	}
+	o := &Overlay{
+		net:   cfg.Network,
+		log:   cfg.Log,
+		cfg:   cfg,
+		index: map[uint32]bool{0: true}, // never given out
+		links: map[*Link]struct{}{},
+	}
+	o.table.Store(&map[uint32]*rxEntry{})
+	o.control.out = cfg.Network.NewSender(0)
+	o.lanes = make([]txLane, cfg.Lanes)
+	for q := range o.lanes {
+		o.initLane(&o.lanes[q], q, q, session.Lane(q), cfg.Network.NewSender(q%n))
+	}
+	o.relays = make([]txLane, n)
+	for l := range o.relays {
+		o.initLane(&o.relays[l], cfg.Lanes+l, l, session.RelayLane0+session.Lane(l), cfg.Network.NewSender(l))
+		o.workers = append(o.workers, newRxWorker(o, l, cfg.Network.Socket(l), cfg.Receiver))
+	}
+	return o, nil
+}
+
+func (o *Overlay) initLane(t *txLane, slot, worker int, lane session.Lane, out Sender) {
+	t.lane, t.slot, t.out = lane, slot, out
+	t.arena = make([]byte, 0, arenaLen)
+	if hook := o.cfg.TooBig; hook != nil {
+		t.hook = func(rt peer.Route, frame []byte, mtu int) { hook(worker, rt, frame, mtu) }
+	}
+}
+
+// Owner returns which of n sockets a lane belongs to: that of the same number, for
+// relayed frames as for others, and the first for control messages.
+func Owner(lane session.Lane, n int) int {
+	if lane == session.LaneControl {
+		return 0
+	}
+	return int(lane) % int(session.RelayLane0) % n
+}
+
+func (o *Overlay) ownerOf(lane session.Lane) int { return Owner(lane, len(o.workers)) }
+
+// Run receives until ctx ends, then closes all links. It returns when all workers
+// are gone.
+func (o *Overlay) Run(ctx context.Context) error {
+	var stop atomic.Bool
+	g, ctx := errgroup.WithContext(ctx)
+	for _, w := range o.workers {
+		cancel := context.AfterFunc(ctx, func() {
+			stop.Store(true)
+			w.sock.Wake()
+		})
+		defer cancel()
+		g.Go(func() error {
+			if err := w.loop(&stop); err != nil {
+				return fmt.Errorf("receiving on socket %d: %w", w.id, err)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	o.mu.Lock()
+	o.closed = true
+	links := maps.Clone(o.links)
+	o.mu.Unlock()
+	for l := range links {
+		l.Close()
+	}
+	return err
+}
+
+// Flush sends what Link.Send has queued on a lane. Its worker calls it at the end
+// of each batch.
+func (o *Overlay) Flush(lane int) { o.lanes[lane].flush() }
+
+// Name returns [Name].
+func (o *Overlay) Name() string { return Name }
+
+// Offer has our UDP port.
+func (o *Overlay) Offer() overlay.Path { return overlay.Path{Name: Name, Port: o.net.Port()} }
+
+// Prepare makes the link of a control connection. It fails, with
+// policy.ErrEncryptedOnly, when no cipher is agreed and the permit does not allow clear data.
+func (o *Overlay) Prepare(p overlay.Params) (overlay.Link, error) {
+	l, err := o.prepare(p)
+	if err != nil {
+		return nil, err // not a nil *Link in an interface
+	}
+	return l, nil
+}
+
+func (o *Overlay) prepare(p overlay.Params) (*Link, error) {
+	if p.Local.IsZero() || p.Remote.IsZero() || p.Send == nil || p.Notify == nil {
+		return nil, errors.New("sleeve: incomplete parameters")
+	}
+	ep, err := udp.NewEndpoint(p.RemoteAddr, netip.Addr{})
+	if err != nil {
+		return nil, fmt.Errorf("preparing link: %w", err)
+	}
+	ex, err := session.NewExchange(session.ExchangeConfig{
+		Initiator:   p.Initiator,
+		Secret:      p.Secret,
+		Cipher:      p.Agreement.Cipher,
+		Permit:      p.Permit,
+		Lanes:       allLanes(),
+		NewIndex:    o.newIndex,
+		RekeyAfter:  o.cfg.RekeyAfter,
+		RejectAfter: o.cfg.RejectAfter,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing link: %w", err)
+	}
+	l := &Link{
+		ov:      o,
+		p:       p,
+		route:   peer.Route{Origin: p.Local, Dest: p.Remote},
+		back:    peer.Route{Origin: p.Remote, Dest: p.Local},
+		tx:      make([]linkTx, len(o.lanes)+len(o.relays)),
+		rx:      make([]traffic, len(o.workers)),
+		inbox:   inbox{signal: make(chan struct{}, 1)},
+		done:    make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	l.p.Secret = session.Secret{} // the exchange has it
+	l.endpoint.Store(&ep)
+	egress := l.egress()
+	r := &linkRun{
+		l:     l,
+		log:   o.log.With("peer", p.Remote.String()),
+		state: newLinkState(ex, newHeart(datagramFor(o.cfg.MTU), egress.mtu, egress.ipv6, time.Now())),
+		out:   make([]byte, 0, largestMTU),
+		plain: make([]byte, largestMTU),
+	}
+	r.limit = r.state.heart.limit
+	r.publish()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, ErrClosed
+	}
+	o.links[l] = struct{}{}
+	go r.loop()
+	return l, nil
+}
+
+// allLanes are those that a peer may send on, whatever the number of its workers.
+func allLanes() []session.Lane {
+	lanes := []session.Lane{session.LaneControl}
+	for i := range session.Lane(overlay.MaxLanes) {
+		lanes = append(lanes, i, session.RelayLane0+i)
+	}
+	return lanes
+}
+
+func (o *Overlay) forget(l *Link) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.links, l)
+}
+
+// newIndex reserves a receiver index.
+func (o *Overlay) newIndex() (uint32, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		var b [4]byte
+		rand.Read(b[:])
+		if i := binary.LittleEndian.Uint32(b[:]); !o.index[i] {
+			o.index[i] = true
+			return i, nil
+		}
+	}
+}
+
+// arm makes workers open datagrams with e's keys.
+func (o *Overlay) arm(e *rxEntry) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := maps.Clone(*o.table.Load())
+	m[e.keys.Index] = e
+	o.table.Store(&m)
+}
+
+// disarm forgets receiver indices.
+func (o *Overlay) disarm(indices []uint32) {
+	if len(indices) == 0 {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := maps.Clone(*o.table.Load())
+	for _, i := range indices {
+		delete(m, i)
+		delete(o.index, i)
+	}
+	o.table.Store(&m)
+}
+
+func (o *Overlay) sendControl(ep *udp.Endpoint, d []byte) error {
+	o.control.Lock()
+	defer o.control.Unlock()
+	return o.control.out.Send(ep, d, len(d))
+}
+
+// Drops counts the datagrams that belonged to no link, by reason; those of a link
+// are in its Status.
+func (o *Overlay) Drops() map[string]uint64 {
+	m := map[string]uint64{}
+	for _, w := range o.workers {
+		w.drops.addTo(m)
+	}
+	return m
+}
