@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -98,11 +99,16 @@ func (b *bed) close() {
 
 // daemon starts a program in a role's namespace that runs as long as the bed.
 func (b *bed) daemon(role string, env []string, args ...string) (*proc, error) {
-	p, err := start(append(os.Environ(), env...), inNS(role, args...)...)
+	p, err := start(append(plainEnv(), env...), inNS(role, args...)...)
 	if err == nil {
 		b.procs = append(b.procs, p)
 	}
 	return p, err
+}
+
+// plainEnv is the environment without the settings of a weave that the user runs.
+func plainEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "WEAVE_") })
 }
 
 // container joins c1 or c2 to a bridge of its host by a veth pair.

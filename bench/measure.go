@@ -20,6 +20,7 @@ const (
 	cpuPerGB         = "cpu_s_per_gb" // whole machine, both ends and the load itself
 	daemonPerGB      = "daemon_cpu_s_per_gb"
 	fullPPS          = "full_pps"                       // delivered per second when as much as possible is offered
+	fullOffer        = "full_offer_pps"                 // what was offered then
 	fullLoss         = "full_loss"                      // percent of that which was lost
 	cleanPPS         = "clean_pps"                      // most delivered per second with at most 1 % loss
 	idleP50, idleP99 = "ping_idle_p50", "ping_idle_p99" // µs
@@ -184,6 +185,7 @@ func measureUDP(ctx context.Context, opt options, b *bed, e *endpoints, rec *rec
 				rec.put(fmt.Sprintf("%sat_%dk", prefix, rate/1000), f.pps())
 				continue
 			}
+			rec.put(prefix+fullOffer, float64(f.sent.Sent)/f.sent.Seconds)
 			rec.put(prefix+fullPPS, f.pps())
 			rec.put(prefix+fullLoss, f.loss())
 		}

@@ -17,6 +17,7 @@ if [[ $(id -u) -ne 0 ]]; then
 	exec sudo -E "$(readlink -f "$0")" "$weave"
 fi
 
+unset "${!WEAVE_@}" # settings of a weave that the user runs
 id=wvdemo$$
 dir=$(mktemp -d "${TMPDIR:-/tmp}/weave-demo.XXXXXX")
 hosts=(1 2 3)
