@@ -39,7 +39,7 @@ const (
 //	struct mmsghdr { struct msghdr msg_hdr; unsigned int msg_len; };
 type mmsghdr struct {
 	hdr unix.Msghdr
-	len uint32
+	_   uint32 // msg_len: nobody looks
 	_   [4]byte
 }
 
