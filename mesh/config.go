@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	"weave/crypto/handshake"
 	"weave/crypto/session"
 	"weave/internal/peer"
 	"weave/mesh/overlay"
@@ -22,6 +23,10 @@ type Config struct {
 	UID      peer.UID  // of this run; zero: New draws one
 	Version  string    // of this program, shown by peers
 
+	Static *handshake.StaticKey // who we are; never nil
+	PSK    *handshake.PSK       // from the password; nil: none
+	Pins   Pins                 // nil: kept in memory
+
 	Host    netip.Addr // address to listen on and dial from; the zero Addr: all
 	Port    uint16     // TCP port to listen on and of targets without one; 0: DefaultPort
 	Targets []string   // dialed from the start, "host" or "host:port" or "[v6]:port"
@@ -37,6 +42,13 @@ type Config struct {
 	Net      Net          // nil: SystemNet
 	OnChange func(View)   // called on the loop after each change and once at the start; must not block or call the Router; may be nil
 	Log      *slog.Logger // nil: discarded
+}
+
+// Pins remembers which static key belongs to which name. It is called on the loop
+// and may block for as long as a local disk does.
+type Pins interface {
+	Pin(peer.Name) (handshake.PublicKey, bool)
+	SetPin(peer.Name, handshake.PublicKey)
 }
 
 // Net is what a Router needs of the network. [SystemNet] is the real one;

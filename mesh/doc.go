@@ -12,11 +12,11 @@
 //
 //	accept.go   a socket from a stranger: rate limits, bounded state, silence to garbage
 //	attempt.go  a target is due: resolve, dial
-//	session.go  both: Noise handshake, hello, then reading until the end
+//	socket.go   both: Noise handshake, hello, then reading until the end
 //	admit.go    the loop checks who it is: ourselves, a stranger with a name in use,
 //	            a restarted peer, a second connection to the same peer, too many
 //	link.go     links are prepared and started; established when the first is up
-//	conn.go     queue to the writer, heartbeats, the end
+//	loop.go     heartbeats, time, the end
 //
 // A connection is pending until its first link is up and established from then
 // on; it falls back to pending when no link is up, and is closed when that lasts

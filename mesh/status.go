@@ -79,9 +79,10 @@ type ConnStatus struct {
 	Links     []overlay.Status `json:"links,omitempty"`
 
 	// Error is the last error of a target, or why a connection is still pending.
-	Error string    `json:"error,omitempty"`
-	Retry time.Time `json:"retry,omitzero"`  // next attempt, when State is StateFailed
-	Never bool      `json:"never,omitempty"` // no attempt until an explicit connect
+	Error  string    `json:"error,omitempty"`
+	Reason Reason    `json:"reason,omitempty"` // the kind of Error, empty for kinds without a Reason
+	Retry  time.Time `json:"retry,omitzero"`   // next attempt, when State is StateFailed; zero: not known
+	Never  bool      `json:"never,omitempty"`  // no attempt until an explicit connect
 }
 
 // PeerStatus is one known peer with what is known of its connections.
@@ -102,20 +103,20 @@ type PeerConn struct {
 // Refused is one or more inbound attempts from an address that came to nothing.
 type Refused struct {
 	Addr   netip.Addr `json:"address"`
-	Reason string     `json:"reason"` // constant words, as in Counters.InboundRefused
-	Error  string     `json:"error"`
+	Reason Reason     `json:"reason"`
+	Error  string     `json:"error"` // of the last attempt
 	Count  int        `json:"count"` // attempts with this address and reason
 	Last   time.Time  `json:"last"`
 }
 
 // Counters since New.
 type Counters struct {
-	Terminated      uint64            `json:"terminated"`      // connections that ended, those to ourselves and duplicates apart
-	Dialed          uint64            `json:"dialed"`          // attempts made
-	DialFailed      uint64            `json:"dialFailed"`      // attempts that gave no connection
-	Accepted        uint64            `json:"accepted"`        // sockets accepted
-	Admitted        uint64            `json:"admitted"`        // connections that passed all checks
-	InboundRefused  map[string]uint64 `json:"inboundRefused"`  // by reason
+	Terminated      uint64            `json:"terminated"` // connections that ended, those to ourselves and duplicates apart
+	Dialed          uint64            `json:"dialed"`     // attempts made
+	DialFailed      uint64            `json:"dialFailed"` // attempts that gave no connection
+	Accepted        uint64            `json:"accepted"`   // sockets accepted
+	Admitted        uint64            `json:"admitted"`   // connections that passed all checks
+	InboundRefused  map[Reason]uint64 `json:"inboundRefused"`
 	Duplicates      uint64            `json:"duplicates"`      // closed because another connection to that peer won
 	Repinned        uint64            `json:"repinned"`        // peers that came back with another static key
 	UnknownMessages uint64            `json:"unknownMessages"` // ignored control messages of a tag we don't know

@@ -304,6 +304,14 @@ func (m *Maker) Targets() []string {
 // forgotten meanwhile.
 func (m *Maker) Wants(attempt uint64) bool { return m.byAttempt(attempt) != nil }
 
+// LastErr returns what the attempt before this one failed with; nil: nothing.
+func (m *Maker) LastErr(attempt uint64) error {
+	if t := m.byAttempt(attempt); t != nil {
+		return t.err
+	}
+	return nil
+}
+
 func (m *Maker) byAttempt(id uint64) *target {
 	for _, t := range m.targets {
 		if id != 0 && t.attempt == id {

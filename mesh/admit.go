@@ -1,0 +1,272 @@
+package mesh
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"weave/internal/peer"
+	"weave/mesh/dial"
+)
+
+// maxChallengers bounds the candidates that wait for one connection's answer.
+const maxChallengers = 4
+
+// candidate is a connection that asks to be admitted.
+type candidate struct {
+	*socket
+	verdict chan<- *conn // has room for the one answer; nil: turned away
+}
+
+// conn is an admitted connection, owned by the loop; the socket in it is safe
+// for any goroutine.
+type conn struct {
+	*socket
+	key   uint64
+	log   *slog.Logger
+	links []*link
+	gone  bool // dropped; late events are ignored
+
+	established bool      // a link is up
+	wasUp       bool      // a link was up once
+	since       time.Time // of established's last change
+
+	nextBeat  time.Time
+	beatToken uint64 // of the latest heartbeat
+	beatAt    time.Time
+	rtt       time.Duration
+
+	// While other connections claim to be the same peer.
+	challengers  []*candidate // at most maxChallengers
+	challenge    uint64       // an echo of this token or a later one proves life
+	challengedAt time.Time
+}
+
+// admit decides about a candidate: now, or when the connection that is in its
+// way has shown whether it is alive.
+func (l *loop) admit(x *candidate) {
+	if err := l.unfit(x); err != nil {
+		l.refuse(x, err)
+		return
+	}
+	old := l.peers[x.hello.Name]
+	switch {
+	case old == nil:
+	case old.uid == x.uid:
+		l.refuse(x, duplicateError())
+		l.drop(old, duplicateError(), true)
+		return
+	case old.rules(x):
+		l.challengeFor(old, x)
+		return
+	default:
+		l.drop(old, duplicateError(), true)
+	}
+	if n := l.r.cfg.ConnLimit; n > 0 && len(l.conns) >= n {
+		l.refuse(x, &Error{Reason: ReasonLimit, Text: fmt.Sprintf("connection limit of %d reached at %s", n, l.r.cfg.Name)})
+		return
+	}
+	l.pin(x)
+	l.welcome(x)
+}
+
+// unfit returns why x can't be admitted whoever else is connected.
+func (l *loop) unfit(x *candidate) *Error {
+	if x.outbound && !l.maker.Wants(x.attempt) {
+		return &Error{Reason: ReasonForgotten, Text: "the target was forgotten"}
+	}
+	cfg := &l.r.cfg
+	same := x.hs.RemoteStatic == cfg.Static.Public()
+	switch {
+	case x.hello.Name != cfg.Name:
+		return nil
+	case same && x.hello.UID == cfg.UID:
+		return &Error{Reason: ReasonSelf, Text: "the address is this host's own"}
+	case same:
+		return cloneError(x.hello.Name, cfg.NickName, x.local)
+	}
+	return collisionError(x.hello.Name, cfg.NickName, x.local)
+}
+
+func collisionError(name peer.Name, nick string, at netip.AddrPort) *Error {
+	return &Error{Reason: ReasonCollision, Text: fmt.Sprintf(
+		"peer name %s already used by %s at %s: give one host another --name", name, nick, at.Addr())}
+}
+
+func cloneError(name peer.Name, nick string, at netip.AddrPort) *Error {
+	return &Error{Reason: ReasonClone, Text: fmt.Sprintf(
+		"peer name %s and its key already used by %s at %s: this is a copy of that host's state; run 'weave reset' on one of them", name, nick, at.Addr())}
+}
+
+func duplicateError() *Error {
+	return &Error{Reason: ReasonDuplicate, Text: "another connection between the two peers stays"}
+}
+
+// sameRun reports whether both are connections to the same run of a peer.
+func (s *socket) sameRun(x *socket) bool {
+	return s.hs.RemoteStatic == x.hs.RemoteStatic && s.hello.UID == x.hello.UID
+}
+
+// rules reports whether c stays, if it lives, and x must go. Of two connections
+// to the same run of a peer both ends keep the one with the lower identity.
+func (c *conn) rules(x *candidate) bool { return !c.sameRun(x.socket) || c.uid < x.uid }
+
+// challengeFor asks the old connection for a sign of life, since x has the same
+// name: the peer may have been restarted, or have lost the old connection without
+// our noticing. Until the sign comes, or doesn't, x waits.
+func (l *loop) challengeFor(old *conn, x *candidate) {
+	if len(old.challengers) >= maxChallengers {
+		l.refuse(x, rivalError(old, x))
+		return
+	}
+	old.challengers = append(old.challengers, x)
+	if len(old.challengers) > 1 {
+		return
+	}
+	now := time.Now()
+	l.beat(old, now)
+	old.challenge, old.challengedAt = old.beatToken, now
+}
+
+// survived turns the challengers of c away, since it answered.
+func (l *loop) survived(c *conn) {
+	for _, x := range c.challengers {
+		l.refuse(x, rivalError(c, x))
+	}
+	c.challengers = nil
+}
+
+func rivalError(old *conn, x *candidate) *Error {
+	switch {
+	case old.sameRun(x.socket):
+		return duplicateError()
+	case old.hs.RemoteStatic == x.hs.RemoteStatic:
+		return cloneError(x.hello.Name, old.hello.NickName, old.remote)
+	}
+	return collisionError(x.hello.Name, old.hello.NickName, old.remote)
+}
+
+// pin notes the key of a name. Nobody with that name is connected, so another
+// key than before is a reinstalled host.
+func (l *loop) pin(x *candidate) {
+	was, ok := l.r.cfg.Pins.Pin(x.hello.Name)
+	if ok && was == x.hs.RemoteStatic {
+		return
+	}
+	if ok {
+		l.counters.Repinned++
+		l.r.log.Warn("peer has a new static key: taken for a reinstalled host", "peer", x.hello.Name, "nick", x.hello.NickName,
+			"addr", x.remote, "was", was.ShortString(), "now", x.hs.RemoteStatic.ShortString())
+	}
+	l.r.cfg.Pins.SetPin(x.hello.Name, x.hs.RemoteStatic)
+}
+
+// welcome registers x and starts its links.
+func (l *loop) welcome(x *candidate) {
+	now := time.Now()
+	l.lastKey++
+	c := &conn{
+		socket: x.socket, key: l.lastKey, since: now,
+		log: l.r.log.With("peer", x.hello.Name, "nick", x.hello.NickName, "addr", x.remote, "outbound", x.outbound),
+	}
+	l.conns[c.key], l.peers[c.hello.Name] = c, c
+	l.counters.Admitted++
+	l.maker.Up(now, c.key, dial.Conn{Attempt: c.attempt, Addr: c.remote, Listen: c.listen(), Peer: c.hello.Name})
+	c.log.Info("connection pending")
+	l.beat(c, now)
+	l.viewOld = true
+	x.verdict <- c
+	l.link(c)
+}
+
+// listen is where the peer says it accepts connections.
+func (s *socket) listen() netip.AddrPort {
+	if s.hello.Port == 0 {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(s.remote.Addr(), s.hello.Port)
+}
+
+// refuse turns away a candidate and tells the other end why.
+func (l *loop) refuse(x *candidate, err *Error) {
+	m := err.message()
+	x.finish(&m)
+	x.verdict <- nil
+	l.turnedAway(x.socket, err)
+}
+
+// turnedAway notes a connection that ended before it was admitted.
+func (l *loop) turnedAway(s *socket, err *Error) {
+	level := l.newsLevel(s.attempt, err, slog.LevelWarn)
+	if s.outbound {
+		l.counters.DialFailed++
+		l.maker.Ended(time.Now(), s.attempt, err.outcome(), s.hello.Name, err)
+	}
+	switch {
+	case l.ctx.Err() != nil:
+	case err.Reason == ReasonDuplicate:
+		l.counters.Duplicates++
+		l.r.log.Debug("connection closed", "addr", s.remote, "outbound", s.outbound, "reason", err.Reason)
+	case s.outbound && err.Reason == ReasonSelf:
+		l.r.log.Info("target is this host itself", "addr", s.remote)
+	case s.outbound:
+		l.r.log.Log(l.ctx, level, "connection refused", "addr", s.remote, "outbound", true, "reason", err.Reason, "err", err)
+	case err.Reason == ReasonSelf: // told by the other end of the same connection
+	default:
+		l.refusedInbound(s.remote.Addr(), err)
+	}
+}
+
+// drop ends an admitted connection; with tell the other end learns why.
+func (l *loop) drop(c *conn, err *Error, tell bool) {
+	if c.gone {
+		return
+	}
+	c.gone = true
+	delete(l.conns, c.key)
+	if l.peers[c.hello.Name] == c {
+		delete(l.peers, c.hello.Name)
+	}
+	for _, k := range c.links {
+		k.link.Close()
+	}
+	if tell {
+		m := err.message()
+		c.finish(&m)
+	} else {
+		c.q.end(nil)
+	}
+	l.maker.Down(time.Now(), c.key, downOutcome(err), err)
+	l.readmit = append(l.readmit, c.challengers...)
+	c.challengers = nil
+	l.viewOld = true
+	l.logEnd(c, err)
+}
+
+// downOutcome is what the maker makes of the end of an admitted connection; it
+// was reachable, whatever happened then.
+func downOutcome(err *Error) dial.Outcome {
+	if o := err.outcome(); o != dial.Unreachable {
+		return o
+	}
+	return dial.Failed
+}
+
+func (l *loop) logEnd(c *conn, err *Error) {
+	switch err.Reason {
+	case ReasonDuplicate:
+		l.counters.Duplicates++
+		c.log.Debug("connection closed", "reason", err.Reason)
+		return
+	case ReasonSelf:
+		c.log.Info("connection closed", "reason", err.Reason)
+		return
+	}
+	l.counters.Terminated++
+	level := slog.LevelWarn
+	if err.Reason == ReasonStopping || err.Reason == ReasonShutdown || err.Reason == ReasonReplaced {
+		level = slog.LevelInfo
+	}
+	c.log.Log(l.ctx, level, "connection closed", "reason", err.Reason, "err", err, "established", c.wasUp)
+}

@@ -1,0 +1,174 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"weave/crypto/policy"
+	"weave/crypto/session"
+	"weave/mesh/overlay"
+	"weave/mesh/wire"
+)
+
+// link is one overlay's path of a connection, owned by the loop.
+type link struct {
+	index int // in the agreement; the overlay's address in control messages
+	path  string
+	link  overlay.Link
+	up    bool
+	event overlay.Event // the last
+}
+
+// permit decides whether the connection's data may travel in clear.
+func (s *socket) permit() policy.Permit {
+	return policy.Decide(
+		policy.Stance{Password: s.r.cfg.PSK != nil, Trusts: s.trusts},
+		policy.Stance{Password: s.hs.RemotePassword, Trusts: s.hello.Trusts})
+}
+
+// link prepares and starts a link for each path in common.
+func (l *loop) link(c *conn) {
+	if c.agree.Cipher == session.CipherNone && !c.permit().Clear() {
+		l.drop(c, &Error{Reason: ReasonNoCipher, Text: "the data must be encrypted and the two hosts have no cipher in common"}, true)
+		return
+	}
+	var errs []error
+	for i, path := range c.agree.Paths {
+		k := &link{index: i, path: path}
+		ov := l.overlay(path)
+		lk, err := ov.Prepare(l.params(c, k))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", path, err))
+			c.log.Warn("path can't be used", "path", path, "err", err)
+			continue
+		}
+		k.link = lk
+		c.links = append(c.links, k)
+	}
+	if len(c.links) == 0 {
+		l.drop(c, &Error{Reason: ReasonNoPath, Text: "no path in common", Err: errors.Join(errs...)}, true)
+		return
+	}
+	for _, k := range c.links {
+		k.link.Start()
+	}
+}
+
+// overlay returns ours of that name; there is one, since Agree saw it in our offer.
+func (l *loop) overlay(path string) overlay.Overlay {
+	for i, p := range l.r.offer.Paths {
+		if p.Name == path {
+			return l.r.cfg.Overlays[i]
+		}
+	}
+	return nil
+}
+
+func (l *loop) params(c *conn, k *link) overlay.Params {
+	var port uint16
+	for _, p := range c.offer.Paths {
+		if p.Name == k.path {
+			port = p.Port
+		}
+	}
+	return overlay.Params{
+		Local: l.r.cfg.Name, Remote: c.hello.Name,
+		ConnUID: c.uid, Initiator: c.outbound,
+		LocalAddr:  c.local.Addr(),
+		RemoteAddr: netip.AddrPortFrom(c.remote.Addr(), port),
+		Agreement:  c.agree, Secret: c.hs.Secret, Permit: c.permit(),
+		Send:   func(msg []byte) error { return c.sendOverlay(k.index, msg) },
+		Notify: func(e overlay.Event) { l.r.mail.put(func(l *loop) { l.linkEvent(c, k, e) }) },
+	}
+}
+
+// sendOverlay queues a message of an overlay. It may be called from any goroutine.
+func (c *conn) sendOverlay(index int, msg []byte) error {
+	m, err := wire.Overlay(index, msg)
+	if err != nil {
+		return err
+	}
+	return c.send(m)
+}
+
+// send queues a message; a queue that is full ends the connection. It may be
+// called from any goroutine.
+func (c *conn) send(m wire.Msg) error {
+	err := c.q.push(m)
+	if errors.Is(err, errQueueFull) {
+		c.q.end(nil)
+		c.r.mail.put(func(l *loop) {
+			l.drop(c, &Error{Reason: ReasonOverflow, Text: "the peer takes no messages: queue is full"}, true)
+		})
+	}
+	return err
+}
+
+// control hands a message to the link that it is for. A link that this end
+// couldn't prepare gets none.
+func (l *loop) control(c *conn, body []byte) error {
+	index, payload, err := wire.ParseOverlay(body)
+	if err != nil || index >= len(c.agree.Paths) {
+		return wire.ErrMalformed
+	}
+	for _, k := range c.links {
+		if k.index == index {
+			k.link.Control(payload)
+		}
+	}
+	return nil
+}
+
+// linkEvent follows the state of a link.
+func (l *loop) linkEvent(c *conn, k *link, e overlay.Event) {
+	if c.gone {
+		return
+	}
+	changed := k.up != e.Up
+	k.up, k.event = e.Up, e
+	if changed && e.Up {
+		c.log.Info("link up", "path", k.path)
+	} else if changed || (e.Fatal && !e.Up) {
+		c.log.Warn("link down", "path", k.path, "reason", e.Reason, "err", e.Err)
+	}
+	if e.Fatal && !e.Up {
+		l.drop(c, &Error{Reason: ReasonNoPath, Text: k.path + " link: " + e.Reason, Err: e.Err}, true)
+		return
+	}
+	l.viewOld = l.viewOld || changed
+	l.reestablish(c)
+}
+
+// reestablish moves a connection between pending and established.
+func (l *loop) reestablish(c *conn) {
+	up := false
+	for _, k := range c.links {
+		up = up || k.up
+	}
+	if up == c.established {
+		return
+	}
+	c.established, c.since = up, time.Now()
+	if !up {
+		c.log.Warn("connection pending", "reason", l.noPath(c).Text)
+		return
+	}
+	c.wasUp = true
+	l.maker.Established(c.key)
+	c.log.Info("connection established", "encrypted", !c.permit().Clear())
+}
+
+// noPath says why a connection has no link that is up.
+func (l *loop) noPath(c *conn) *Error {
+	e := &Error{Reason: ReasonNoPath, Text: "no path works"}
+	for _, k := range c.links {
+		if k.event.Reason != "" {
+			e.Text += "; " + k.path + ": " + k.event.Reason
+		} else if r := k.link.Status().Reason; r != "" {
+			e.Text += "; " + k.path + ": " + r
+		}
+	}
+	return e
+}

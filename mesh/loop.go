@@ -1,0 +1,198 @@
+package mesh
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"weave/internal/peer"
+	"weave/mesh/dial"
+	"weave/mesh/wire"
+)
+
+const (
+	tickEvery     = 500 * time.Millisecond
+	challengeTime = time.Second      // for a connection in doubt to answer
+	noPathTime    = 60 * time.Second // a connection without a link that is up is closed then
+)
+
+// loop owns all state of a running Router. Only its goroutine calls its methods.
+type loop struct {
+	r     *Router
+	ctx   context.Context
+	tasks sync.WaitGroup // sockets and attempts
+
+	maker    *dial.Maker
+	conns    map[uint64]*conn    // by key, admitted
+	peers    map[peer.Name]*conn // the same, by who is there
+	lastKey  uint64
+	readmit  []*candidate // whose challenged rival is gone
+	refused  refusedList
+	counters Counters
+
+	viewOld   bool // OnChange is due
+	nextDial  time.Time
+	lastToken uint64 // of heartbeats
+}
+
+func newLoop(r *Router) *loop {
+	return &loop{
+		r:     r,
+		maker: dial.New(dial.Config{Port: r.cfg.Port, Limit: r.cfg.ConnLimit, Rand: rand.Float64}),
+		conns: map[uint64]*conn{}, peers: map[peer.Name]*conn{},
+		counters: Counters{InboundRefused: map[Reason]uint64{}},
+		viewOld:  true,
+	}
+}
+
+// run serves until ctx ends and all goroutines are gone.
+func (l *loop) run(ctx context.Context, lis net.Listener) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.ctx = ctx
+	gate := newGate()
+	var accepting sync.WaitGroup
+	accepting.Go(func() { l.r.accept(ctx, lis, gate, &l.tasks) })
+	l.maker.Connect(time.Now(), l.r.cfg.Targets, false) // New checked them
+	l.serve(ctx)
+
+	lis.Close()
+	l.closeAll()
+	close(l.r.quit)
+	accepting.Wait() // it may have been about to serve another
+	gate.close()
+	l.tasks.Wait()
+}
+
+// serve executes calls and keeps the timers until ctx ends.
+func (l *loop) serve(ctx context.Context) {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-l.r.calls:
+			f(l)
+		case <-l.r.mail.wake:
+			for _, f := range l.r.mail.take() {
+				f(l)
+			}
+		case <-tick.C:
+			l.tick(time.Now())
+		case <-timer.C:
+		}
+		l.settle()
+		timer.Stop()
+		if !l.nextDial.IsZero() {
+			timer.Reset(time.Until(l.nextDial))
+		}
+	}
+}
+
+// settle does what follows from any event.
+func (l *loop) settle() {
+	for len(l.readmit) > 0 {
+		c := l.readmit[0]
+		l.readmit = l.readmit[1:]
+		l.admit(c)
+	}
+	now := time.Now()
+	effects, next := l.maker.Step(now)
+	l.nextDial = next
+	for _, e := range effects {
+		l.start(e)
+	}
+	if l.viewOld {
+		l.viewOld = false
+		l.r.cfg.OnChange(l.view())
+	}
+}
+
+// tick does what depends on time alone, the maker's part apart.
+func (l *loop) tick(now time.Time) {
+	for _, c := range l.conns {
+		if !now.Before(c.nextBeat) {
+			l.beat(c, now)
+		}
+		if len(c.challengers) > 0 && !now.Before(c.challengedAt.Add(challengeTime)) {
+			l.drop(c, &Error{Reason: ReasonReplaced, Text: "the peer came back while this connection didn't answer"}, true)
+			continue
+		}
+		if !c.established && !now.Before(c.since.Add(noPathTime)) {
+			l.drop(c, l.noPath(c), true)
+		}
+	}
+}
+
+func (l *loop) beat(c *conn, now time.Time) {
+	l.lastToken++
+	c.beatToken, c.beatAt = l.lastToken, now
+	c.nextBeat = now.Add(HeartbeatEvery)
+	c.q.pushBeat(l.lastToken)
+}
+
+// message handles what a peer sent.
+func (l *loop) message(c *conn, m wire.Msg) {
+	if c.gone {
+		return
+	}
+	var err error
+	switch m.Tag {
+	case wire.TagEcho:
+		err = l.echo(c, m.Body)
+	case wire.TagOverlay:
+		err = l.control(c, m.Body)
+	case wire.TagHello:
+		err = wire.ErrMalformed
+	default: // gossip has its place here
+		l.counters.UnknownMessages++
+	}
+	if err != nil {
+		l.drop(c, &Error{Reason: ReasonProtocol, Text: m.Tag.String() + " message", Err: err}, true)
+	}
+}
+
+// echo takes an answer to a heartbeat: the peer is alive, and this is how far.
+func (l *loop) echo(c *conn, body []byte) error {
+	token, err := wire.ParseToken(body)
+	if err != nil {
+		return err
+	}
+	if token == c.beatToken {
+		sample := time.Since(c.beatAt)
+		if c.rtt == 0 {
+			c.rtt = sample
+		}
+		c.rtt += (sample - c.rtt) / 8
+	}
+	if len(c.challengers) > 0 && token >= c.challenge && token <= l.lastToken {
+		l.survived(c)
+	}
+	return nil
+}
+
+// ended is the report of a socket's reader.
+func (l *loop) ended(c *conn, err *Error) {
+	if err != nil {
+		l.drop(c, err, false)
+	}
+}
+
+// closeAll tells all peers that we stop.
+func (l *loop) closeAll() {
+	for _, c := range l.conns {
+		for _, x := range c.challengers {
+			x.verdict <- nil
+		}
+		c.challengers = nil
+	}
+	for _, c := range maps.Clone(l.conns) {
+		l.drop(c, &Error{Reason: ReasonStopping, Text: "the peer stops"}, true)
+	}
+}

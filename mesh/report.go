@@ -1,0 +1,164 @@
+package mesh
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"weave/crypto/session"
+	"weave/internal/peer"
+	"weave/mesh/dial"
+	"weave/mesh/overlay"
+)
+
+func (l *loop) local() Peer {
+	cfg := &l.r.cfg
+	return Peer{Name: cfg.Name, NickName: cfg.NickName, UID: cfg.UID, Version: cfg.Version}
+}
+
+func (c *conn) peer() Peer {
+	return Peer{Name: c.hello.Name, NickName: c.hello.NickName, UID: c.hello.UID, Version: c.hello.Version}
+}
+
+// view makes what OnChange is given.
+func (l *loop) view() View {
+	v := View{
+		Local: l.r.cfg.Name,
+		Links: map[peer.Name][]overlay.Link{},
+		Peers: map[peer.Name]Peer{l.r.cfg.Name: l.local()},
+	}
+	for name, c := range l.peers {
+		v.Peers[name] = c.peer()
+		for _, k := range c.links {
+			if k.up {
+				v.Links[name] = append(v.Links[name], k.link)
+			}
+		}
+	}
+	v.Routes = directRoutes(v.Local, v.Links)
+	return v
+}
+
+// directRoutes reaches neighbours only: frames go to them in one hop, and what
+// others flood goes no further.
+func directRoutes(local peer.Name, links map[peer.Name][]overlay.Link) Routes {
+	r := Routes{Unicast: map[peer.Name]peer.Name{}, Broadcast: map[peer.Name][]peer.Name{}}
+	for name := range links {
+		r.Unicast[name] = name
+	}
+	if all := slices.SortedFunc(maps.Keys(links), peer.Name.Compare); len(all) > 0 {
+		r.Broadcast[local] = all
+	}
+	return r
+}
+
+func (l *loop) status() Status {
+	cfg := &l.r.cfg
+	s := Status{
+		Local: l.local(), Port: uint16(l.r.port.Load()), Encryption: cfg.PSK != nil,
+		Discovery: cfg.Discovery, ConnLimit: cfg.ConnLimit, Trusted: []string{},
+		Targets: l.maker.Targets(), Conns: l.connStatuses(), Peers: l.peerStatuses(),
+		Refused: l.refused.snapshot(), Counters: l.counters,
+	}
+	for _, p := range cfg.Trusted {
+		s.Trusted = append(s.Trusted, p.String())
+	}
+	s.Counters.InboundRefused = maps.Clone(l.counters.InboundRefused)
+	return s
+}
+
+func (l *loop) connStatuses() []ConnStatus {
+	out := []ConnStatus{}
+	for _, c := range l.conns {
+		out = append(out, l.connStatus(c))
+	}
+	for _, t := range l.maker.Unserved() {
+		out = append(out, targetStatus(t))
+	}
+	slices.SortFunc(out, func(a, b ConnStatus) int {
+		if a.Outbound != b.Outbound {
+			return map[bool]int{true: -1, false: 1}[a.Outbound]
+		}
+		return cmp.Or(cmp.Compare(a.Addr, b.Addr), cmp.Compare(a.Target, b.Target))
+	})
+	return out
+}
+
+func (l *loop) connStatus(c *conn) ConnStatus {
+	s := ConnStatus{
+		Addr: c.remote.String(), Outbound: c.outbound, State: StatePending,
+		Peer: c.hello.Name, NickName: c.hello.NickName, Since: c.since,
+		Encrypted: !c.permit().Clear(), RTT: c.rtt,
+	}
+	if c.outbound {
+		s.Target = l.maker.Serving(c.key)
+	}
+	var best *overlay.Status
+	for _, k := range c.links {
+		st := k.link.Status()
+		s.Links = append(s.Links, st)
+		if best == nil || (k.up && !best.Up) {
+			best = &s.Links[len(s.Links)-1]
+		}
+	}
+	if best != nil {
+		s.Path, s.MTU = best.Path, best.MTU
+		if best.RTT != 0 {
+			s.RTT = best.RTT
+		}
+		if best.Up {
+			s.Encrypted = best.Cipher != session.CipherNone
+		}
+	}
+	if c.established {
+		s.State = StateEstablished
+	} else {
+		e := l.noPath(c)
+		s.Error, s.Reason = e.Error(), e.Reason
+	}
+	return s
+}
+
+func targetStatus(t dial.TargetStatus) ConnStatus {
+	s := ConnStatus{Addr: t.Text, Target: t.Text, Outbound: true, State: StateFailed, Retry: t.Retry, Never: t.Never}
+	if t.Addr.IsValid() {
+		s.Addr = t.Addr.String()
+	}
+	switch {
+	case t.Trying && t.Err == nil, !t.Trying && t.Err == nil && !t.Never:
+		s.State = StateConnecting
+	case t.Trying:
+		s.State = StateRetrying
+	}
+	if s.State != StateFailed || t.Never || errors.Is(t.Err, dial.ErrLimit) {
+		s.Retry = time.Time{}
+	}
+	if t.Err != nil {
+		s.Error = t.Err.Error()
+		var e *Error
+		if errors.As(t.Err, &e) {
+			s.Reason = e.Reason
+		} else if errors.Is(t.Err, dial.ErrLimit) {
+			s.Reason = ReasonLimit
+		}
+	}
+	return s
+}
+
+// peerStatuses lists the local peer first, then the others by name.
+func (l *loop) peerStatuses() []PeerStatus {
+	local := PeerStatus{Peer: l.local(), Conns: []PeerConn{}}
+	out := []PeerStatus{local}
+	for _, name := range slices.SortedFunc(maps.Keys(l.peers), peer.Name.Compare) {
+		c := l.peers[name]
+		out[0].Conns = append(out[0].Conns, PeerConn{
+			Peer: name, NickName: c.hello.NickName, Addr: c.remote.String(), Outbound: c.outbound, Established: c.established,
+		})
+		out = append(out, PeerStatus{Peer: c.peer(), Conns: []PeerConn{{
+			Peer: local.Name, NickName: local.NickName, Addr: c.local.String(), Outbound: !c.outbound, Established: c.established,
+		}}})
+	}
+	return out
+}

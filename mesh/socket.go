@@ -1,0 +1,324 @@
+package mesh
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weave/crypto/handshake"
+	"weave/mesh/overlay"
+	"weave/mesh/wire"
+)
+
+// Times of a control connection.
+const (
+	HandshakeTimeout = 10 * time.Second // from the socket to admission
+	HeartbeatEvery   = 5 * time.Second
+	DeadAfter        = 15 * time.Second // without a message, or with one that can't be written
+	drainTime        = time.Second      // for the last message to arrive after we stopped
+)
+
+// socket is the network's side of a connection: its socket, and the two
+// goroutines that read and write it.
+//
+// The reader's goroutine runs serve and owns the socket's end. The loop knows a
+// socket as a *conn from admission on.
+type socket struct {
+	r        *Router
+	nc       net.Conn
+	outbound bool
+	attempt  uint64 // of the connection maker; 0: inbound
+	local    netip.AddrPort
+	remote   netip.AddrPort
+	trusts   bool // we trust them
+	q        *queue
+
+	evicted  atomic.Bool           // by the gate
+	closing  atomic.Bool           // the last message is queued: read only until the end
+	writeErr atomic.Pointer[error] // what stopped the writer
+
+	// Set by the reader's goroutine before it asks for admission.
+	hs    handshake.Result
+	agree overlay.Agreement
+	offer overlay.Offer // theirs
+	hello wire.Hello
+	uid   uint64
+}
+
+func (r *Router) newSocket(nc net.Conn, attempt uint64) *socket {
+	s := &socket{
+		r: r, nc: nc, outbound: attempt != 0, attempt: attempt, q: newQueue(),
+		local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
+	}
+	for _, p := range r.cfg.Trusted {
+		s.trusts = s.trusts || p.Contains(s.remote.Addr().WithZone(""))
+	}
+	return s
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// serve runs the connection from its first byte to its last and closes the
+// socket. Release is called when the connection is admitted or over. It reports to
+// the loop; ctx ends it only until admission, afterwards the loop does.
+func (s *socket) serve(ctx context.Context, release func()) {
+	defer s.nc.Close()
+	defer release()
+	unhook := context.AfterFunc(ctx, func() { s.nc.Close() })
+	defer unhook()
+	s.nc.SetDeadline(time.Now().Add(HandshakeTimeout))
+
+	if err := s.handshake(); err != nil {
+		if s.evicted.Load() {
+			err = &Error{Reason: ReasonCrowded, Text: "made room for newer connections during the handshake"}
+		}
+		s.r.call(func(l *loop) { l.turnedAway(s, err) })
+		return
+	}
+	var writer sync.WaitGroup
+	writer.Go(s.write)
+	defer writer.Wait()
+	defer s.nc.Close() // before the wait: ends a blocked write
+	defer s.q.end(nil)
+
+	in := &reader{s: s, br: bufio.NewReaderSize(s.nc, 4<<10)}
+	if err := s.greet(in); err != nil {
+		s.r.call(func(l *loop) { l.turnedAway(s, err) })
+		return
+	}
+	verdict := make(chan *conn, 1)
+	s.r.call(func(l *loop) { l.admit(&candidate{socket: s, verdict: verdict}) })
+	var c *conn
+	select {
+	case c = <-verdict:
+	case <-s.r.quit:
+	}
+	if c == nil {
+		in.drain()
+		return
+	}
+	release()
+	if !unhook() {
+		return
+	}
+	s.nc.SetDeadline(time.Time{})
+	err := s.receive(in, c)
+	s.r.call(func(l *loop) { l.ended(c, err) })
+	in.drain()
+}
+
+// handshake authenticates the other end and reads its offer.
+func (s *socket) handshake() *Error {
+	m, err := handshake.New(handshake.Config{
+		Initiator: s.outbound, Static: s.r.cfg.Static, PSK: s.r.cfg.PSK, Offer: s.r.offerBytes,
+	})
+	if err != nil {
+		return handshakeError(err)
+	}
+	if s.hs, err = handshake.Run(s.nc, m); err != nil {
+		return handshakeError(err)
+	}
+	if s.offer, err = wire.DecodeOffer(s.hs.RemoteOffer); err != nil {
+		return &Error{Reason: ReasonProtocol, Err: err}
+	}
+	s.agree = overlay.Agree(s.offer, s.r.offer)
+	if s.outbound {
+		s.agree = overlay.Agree(s.r.offer, s.offer)
+	}
+	return nil
+}
+
+// greet exchanges hellos.
+func (s *socket) greet(in *reader) *Error {
+	h := s.r.hello()
+	h.Trusts = s.trusts
+	m, err := h.Msg()
+	if err == nil {
+		err = s.q.push(m)
+	}
+	if err != nil {
+		return &Error{Reason: ReasonProtocol, Err: err}
+	}
+	if m, err = in.next(); err != nil {
+		return s.readError(err)
+	}
+	if m.Tag == wire.TagClose {
+		return s.closeError(m.Body)
+	}
+	if m.Tag != wire.TagHello {
+		return &Error{Reason: ReasonProtocol, Text: m.Tag.String() + " before hello"}
+	}
+	if s.hello, err = wire.ParseHello(m.Body); err != nil {
+		return &Error{Reason: ReasonProtocol, Err: err}
+	}
+	s.uid = wire.ConnUID(h.ConnID, s.hello.ConnID)
+	return nil
+}
+
+// receive hands messages to the loop until the connection ends.
+func (s *socket) receive(in *reader, c *conn) *Error {
+	for {
+		s.nc.SetReadDeadline(time.Now().Add(DeadAfter))
+		if s.closing.Load() { // set before the deadline that it shortens
+			return nil
+		}
+		m, err := in.next()
+		if err != nil {
+			return s.readError(err)
+		}
+		switch m.Tag {
+		case wire.TagHeartbeat:
+			token, err := wire.ParseToken(m.Body)
+			if err != nil {
+				return &Error{Reason: ReasonProtocol, Err: err}
+			}
+			s.q.pushEcho(token)
+		case wire.TagClose:
+			return s.closeError(m.Body)
+		default:
+			m.Body = append([]byte(nil), m.Body...) // the loop may keep it
+			s.r.call(func(l *loop) { l.message(c, m) })
+		}
+	}
+}
+
+func (s *socket) closeError(body []byte) *Error {
+	m, err := wire.ParseClose(body)
+	if err != nil {
+		return &Error{Reason: ReasonProtocol, Err: err}
+	}
+	return fromPeer(m)
+}
+
+func (s *socket) readError(err error) *Error {
+	if w := s.writeErr.Load(); w != nil {
+		err = *w
+	}
+	switch {
+	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLong), errors.Is(err, handshake.ErrAuth):
+		return &Error{Reason: ReasonProtocol, Err: err}
+	case isTimeout(err):
+		return &Error{Reason: ReasonSilent, Text: "the peer fell silent"}
+	case isClosed(err):
+		return &Error{Reason: ReasonLost, Text: "the peer closed the connection"}
+	}
+	return &Error{Reason: ReasonLost, Err: err}
+}
+
+// finish makes the writer send a last message, nil for none, and the reader wait
+// for the other end to close. It may be called from any goroutine.
+func (s *socket) finish(last *wire.Close) {
+	s.q.end(last)
+	s.closing.Store(true)
+	s.nc.SetReadDeadline(time.Now().Add(drainTime))
+}
+
+// write sends what is queued until the queue ends.
+func (s *socket) write() {
+	enc := wire.NewEncoder(s.hs.Transport)
+	var msgs []wire.Msg
+	var buf []byte
+	for range s.q.wake {
+		var ended bool
+		msgs, ended = s.q.take(msgs[:0])
+		for _, m := range msgs {
+			var err error
+			if buf, err = enc.Append(buf, m); err != nil {
+				s.writeFailed(err)
+				return
+			}
+			if len(buf) >= 4*wire.MaxSealed && !s.flush(&buf) {
+				return
+			}
+		}
+		clear(msgs)
+		if !s.flush(&buf) || ended {
+			break
+		}
+	}
+	if w, ok := s.nc.(interface{ CloseWrite() error }); ok {
+		w.CloseWrite()
+	}
+}
+
+func (s *socket) flush(buf *[]byte) bool {
+	if len(*buf) == 0 {
+		return true
+	}
+	limit := DeadAfter
+	if s.closing.Load() {
+		limit = drainTime
+	}
+	s.nc.SetWriteDeadline(time.Now().Add(limit))
+	_, err := s.nc.Write(*buf)
+	if *buf = (*buf)[:0]; cap(*buf) > 16*wire.MaxSealed {
+		*buf = nil
+	}
+	if err != nil {
+		s.writeFailed(err)
+	}
+	return err == nil
+}
+
+// writeFailed wakes the reader, which ends the connection.
+func (s *socket) writeFailed(err error) {
+	s.writeErr.CompareAndSwap(nil, &err)
+	s.nc.Close()
+}
+
+// reader takes messages off the socket. It is owned by the reader's goroutine.
+type reader struct {
+	s   *socket
+	br  *bufio.Reader
+	buf []byte // one record, in place
+	asm wire.Assembler
+}
+
+// next blocks for the next message; its body is valid until the call after.
+func (r *reader) next() (wire.Msg, error) {
+	for {
+		var head [wire.LengthLen]byte
+		if _, err := io.ReadFull(r.br, head[:]); err != nil {
+			return wire.Msg{}, err
+		}
+		n, err := wire.SealedLen(head)
+		if err != nil {
+			return wire.Msg{}, err
+		}
+		if cap(r.buf) < n {
+			r.buf = make([]byte, n)
+		}
+		record := r.buf[:n]
+		if _, err := io.ReadFull(r.br, record); err != nil {
+			return wire.Msg{}, err
+		}
+		plain, err := r.s.hs.Transport.Open(record[:0], record)
+		if err != nil {
+			return wire.Msg{}, err
+		}
+		if m, ok, err := r.asm.Push(plain); ok || err != nil {
+			return m, err
+		}
+	}
+}
+
+// drain reads until the other end closes, so that our last message isn't
+// destroyed by a reset, for at most drainTime.
+func (r *reader) drain() {
+	if r.s.closing.Load() {
+		r.s.nc.SetReadDeadline(time.Now().Add(drainTime))
+		io.Copy(io.Discard, io.LimitReader(r.br, wire.MaxMessage))
+	}
+}
