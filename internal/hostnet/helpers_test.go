@@ -244,3 +244,18 @@ func ethtool(n *testnet.Namespace, ifname string, cmd uint32) (on bool, err erro
 	})
 	return on, err
 }
+
+// fill enters n MACs on a port the way the bridge learns them, without ageing.
+func (w *world) fill(macOf func(int) ether.MAC, n, port int) error {
+	for i := range n {
+		m := macOf(i)
+		err := w.NL.NeighSet(&netlink.Neigh{
+			LinkIndex: port, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP,
+			Flags: netlink.NTF_MASTER, HardwareAddr: m[:],
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -29,15 +29,34 @@ const self = "/proc/thread-self/ns/net"
 // errDied is what a caller gets whose function ended its goroutine.
 var errDied = errors.New("function did not return")
 
+// lock runs fn on a goroutine that is locked to its thread, which is not the
+// process's main thread: that one cannot be destroyed, and it is the one that
+// /proc/PID/ns/net tells of.
+func lock(fn func()) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			fn()
+			return
+		}
+		started := make(chan struct{})
+		go func() { // on another thread, as this one is taken
+			runtime.LockOSThread()
+			close(started)
+			fn()
+		}()
+		<-started
+		runtime.UnlockOSThread()
+	}()
+}
+
 // Do runs fn on a thread inside the namespace that fd refers to and returns its
-// error. It blocks until fn has returned. fn must not keep the thread's identity
-// in mind afterwards, and must not start goroutines that expect to be inside.
+// error. It blocks until fn has returned. Goroutines that fn starts run outside.
 func Do(fd int, fn func() error) error {
 	errc := make(chan error, 1)
-	go func() {
+	lock(func() {
 		err := errDied
 		defer func() { errc <- err }()
-		runtime.LockOSThread()
 		home, oerr := os.Open(self)
 		if oerr != nil {
 			runtime.UnlockOSThread()
@@ -57,7 +76,7 @@ func Do(fd int, fn func() error) error {
 			}
 		}()
 		err = fn()
-	}()
+	})
 	return <-errc
 }
 
@@ -82,9 +101,8 @@ func NewNamespace() (*Thread, error) {
 func newThread(enter func() error) (*Thread, error) {
 	t := &Thread{work: make(chan func()), done: make(chan struct{})}
 	errc := make(chan error)
-	go func() {
+	lock(func() { // never unlocked: the thread dies with the goroutine
 		defer close(t.done)
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
 		err := enter()
 		errc <- err
 		if err != nil {
@@ -93,7 +111,7 @@ func newThread(enter func() error) (*Thread, error) {
 		for fn := range t.work {
 			fn()
 		}
-	}()
+	})
 	if err := <-errc; err != nil {
 		return nil, fmt.Errorf("entering network namespace: %w", err)
 	}
