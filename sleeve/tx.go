@@ -51,7 +51,8 @@ type txLane struct {
 	bundle  bundle
 	fragID  uint16
 	stamp   [stampBuf]byte
-	scratch []byte // relay lanes only
+	tmpl    [ether.MaxTemplate]byte // of a superframe that goes segment by segment
+	scratch []byte                  // relay lanes only
 }
 
 // linkTx is one link's state for one txLane, owned by that lane's worker.
@@ -181,7 +182,7 @@ func (t *txLane) slice(off *ether.Offload, tmplLen, pre int) (k int, ok bool) {
 
 // segmented sends the segments of a superframe as frames of their own.
 func (t *txLane) segmented(rt peer.Route, off ether.Offload, buf []byte, head, tmplLen int) {
-	tmpl := t.stamp[:tmplLen]
+	tmpl := t.tmpl[:tmplLen]
 	copy(tmpl, buf[head:])
 	for p, i := head+tmplLen, 0; p < len(buf); i++ {
 		n := min(int(off.Size), len(buf)-p)

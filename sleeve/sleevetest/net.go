@@ -91,9 +91,8 @@ func (n *Net) Inject(from, to netip.AddrPort, datagram []byte) {
 	n.deliver(from, to, datagram)
 }
 
+// send is called with mu held.
 func (n *Net) send(from, to netip.AddrPort, d []byte) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.tap != nil && !n.tap(from, to, d) {
 		return
 	}
@@ -160,8 +159,8 @@ type Host struct {
 func (n *Net) Host(addr netip.AddrPort, lanes int) *Host {
 	h := &Host{net: n, addr: addr, port: addr.Port()}
 	for range lanes {
-		s := &socket{arena: make([]byte, recvSlots<<16)}
-		s.cond.L = &s.mu
+		s := &socket{net: n, arena: make([]byte, recvSlots<<16)}
+		s.cond.L = &n.mu
 		h.sockets = append(h.sockets, s)
 	}
 	n.mu.Lock()
@@ -207,7 +206,10 @@ func (h *Host) Offloads() string { return "" }
 type sender struct{ h *Host }
 
 func (s sender) Send(ep *udp.Endpoint, buf []byte, seg int) error {
-	from, to := s.h.Addr(), ep.AddrPort()
+	n := s.h.net
+	n.mu.Lock() // for the whole train: a receiver sees all of it or nothing
+	defer n.mu.Unlock()
+	from, to := s.h.addr, ep.AddrPort()
 	if src := ep.Source(); src.IsValid() && src != from.Addr() {
 		return udp.ErrSource
 	}
@@ -216,7 +218,7 @@ func (s sender) Send(ep *udp.Endpoint, buf []byte, seg int) error {
 	}
 	for len(buf) > 0 {
 		k := min(seg, len(buf))
-		s.h.net.send(from, to, buf[:k])
+		n.send(from, to, buf[:k])
 		buf = buf[k:]
 	}
 	return nil
@@ -227,8 +229,9 @@ const (
 	queueLen  = 4096 // datagrams waiting in a socket; more are lost
 )
 
+// socket is guarded by net.mu but for arena and slots, which are the receiver's.
 type socket struct {
-	mu    sync.Mutex
+	net   *Net
 	cond  sync.Cond
 	queue []arrival
 	woken bool
@@ -242,14 +245,13 @@ type arrival struct {
 	bytes []byte
 }
 
+// arrive is called with net.mu held.
 func (h *Host) arrive(from netip.AddrPort, to netip.Addr, d []byte) {
 	lane := 0
 	if len(d) > 1 && d[1] < session.NumLanes {
 		lane = sleeve.Owner(session.Lane(d[1]), len(h.sockets))
 	}
 	s := h.sockets[lane]
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if len(s.queue) < queueLen {
 		s.queue = append(s.queue, arrival{from, to, append([]byte(nil), d...)})
 		s.cond.Broadcast()
@@ -258,8 +260,8 @@ func (h *Host) arrive(from netip.AddrPort, to netip.Addr, d []byte) {
 
 // Recv joins datagrams of equal size from one sender, as a kernel with UDP_GRO does.
 func (s *socket) Recv() ([]udp.Slot, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.net.mu.Lock()
+	defer s.net.mu.Unlock()
 	if len(s.queue) == 0 {
 		return nil, udp.ErrWouldBlock
 	}
@@ -289,8 +291,8 @@ func (s *socket) Wait(timeout time.Duration) error {
 		t := time.AfterFunc(timeout, s.Wake)
 		defer t.Stop()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.net.mu.Lock()
+	defer s.net.mu.Unlock()
 	for len(s.queue) == 0 && !s.woken {
 		s.cond.Wait()
 	}
@@ -299,8 +301,8 @@ func (s *socket) Wait(timeout time.Duration) error {
 }
 
 func (s *socket) Wake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.net.mu.Lock()
+	defer s.net.mu.Unlock()
 	s.woken = true
 	s.cond.Broadcast()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,7 +203,7 @@ func TestSendBatch(t *testing.T) {
 				add(v4, train(1, 1, 60+i, 0), 60+i)
 				add(v6, train(2, 2, 300+i, 7), 300+i)
 			}
-			// Failures in the middle stop nobody else.
+			// Failures, in the middle and at the start, stop nobody else.
 			tooBig := train(3, 2, 1600, 100)
 			msgs = append(msgs[:90:90], append([]Message{
 				{To: v4, Buf: tooBig, SegSize: 1600},
@@ -210,12 +211,13 @@ func TestSendBatch(t *testing.T) {
 				{To: v6, Buf: nil},
 			}, msgs[90:]...)...)
 			want1 = append(want1[:45:45], append([][]byte{tooBig[3200:]}, want1[45:]...)...)
+			msgs = append([]Message{{To: v4, Buf: train(3, 5, 1600, 0), SegSize: 1600}}, msgs...)
 
 			if err := ga.Sockets()[0].NewSender().SendBatch(msgs); err != ErrTooBig {
 				t.Errorf("got %v, want ErrTooBig, the first error", err)
 			}
 			for i, m := range msgs {
-				want := map[int]error{90: ErrTooBig, 91: ErrUnreachable}[i]
+				want := map[int]error{0: ErrTooBig, 91: ErrTooBig, 92: ErrUnreachable}[i]
 				if m.Err != want {
 					t.Errorf("message %d: got %v, want %v", i, m.Err, want)
 				}
@@ -231,7 +233,7 @@ func TestSendBatch(t *testing.T) {
 			in1.empty(t)
 			in2.empty(t)
 			st := ga.Stats()
-			if st.TxDatagrams != uint64(len(want1)+len(want2)) || st.TxTooBig != 2 || st.TxUnreachable != 3 {
+			if st.TxDatagrams != uint64(len(want1)+len(want2)) || st.TxTooBig != 7 || st.TxUnreachable != 3 {
 				t.Errorf("got %+v", st)
 			}
 		})
@@ -281,6 +283,45 @@ func TestSteering(t *testing.T) {
 	}
 }
 
+// The kernel steers a joined train by its first datagram: a receiver must take
+// datagrams of any lane. A train of mixed lanes stands for what a device's GRO makes
+// of the datagrams of several senders, which all have the same addresses and ports.
+func TestSteeringOfMixedTrain(t *testing.T) {
+	a, b := newPair(t, 1500)
+	gb := b.listen(t, Config{Sockets: 4})
+	sent := slices.Concat(train(2, 1, 200, 0), train(3, 1, 200, 0), train(1, 1, 200, 0))
+	s := a.listen(t, Config{}).Sockets()[0].NewSender()
+	if err := s.Send(endpoint(t, "10.77.0.2", gb.Port(), ""), sent, 200); err != nil {
+		t.Fatal(err)
+	}
+	got, _, slots := newInbox(t, gb.Sockets()[2]).read(t, 3)
+	if diff := cmp.Diff(cut(sent, 200), got); diff != "" || slots != 1 {
+		t.Errorf("got %d slots, datagrams differ:\n%s", slots, diff)
+	}
+}
+
+// A kernel that refuses the steering program leaves one socket, for all lanes.
+func TestNoSteering(t *testing.T) {
+	a, b := newPair(t, 1500)
+	run(t, "ip netns exec "+b.name+" sysctl -qw net.core.optmem_max=64")
+	var log bytes.Buffer
+	gb := b.listen(t, Config{Sockets: 4, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	run(t, "ip netns exec "+b.name+" sysctl -qw net.core.optmem_max=131072")
+	if len(gb.Sockets()) != 1 || gb.Features().Steered {
+		t.Fatalf("got %d sockets, features %+v", len(gb.Sockets()), gb.Features())
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "one udp socket") {
+		t.Errorf("log: got %q, want one line that says so", got)
+	}
+	in, s := newInbox(t, gb.Sockets()[0]), a.listen(t, Config{}).Sockets()[0].NewSender()
+	for lane := range byte(64) {
+		if err := s.Send(endpoint(t, "10.77.0.2", gb.Port(), ""), train(lane, 2, 200, 0), 200); err != nil {
+			t.Fatal(err)
+		}
+		in.read(t, 2)
+	}
+}
+
 func TestAddresses(t *testing.T) {
 	a, b := newPair(t, 1500)
 	for _, f := range families {
@@ -316,6 +357,28 @@ func TestAddresses(t *testing.T) {
 					t.Errorf("answer from: got %v, want %v", got, want)
 				}
 			})
+		}
+	}
+}
+
+// One sender writes to two local addresses in turn.
+func TestAddressChanges(t *testing.T) {
+	a, b := newPair(t, 1500)
+	ga, gb := a.listen(t, Config{}), b.listen(t, Config{})
+	s, in := ga.Sockets()[0].NewSender(), newInbox(t, gb.Sockets()[0])
+	dsts := []string{"10.77.0.2", "10.77.0.22", "fd77::2", "10.77.0.2", "fd77::22"}
+	for _, dst := range dsts {
+		if err := s.Send(endpoint(t, dst, gb.Port(), ""), train(0, 1, 100, 0), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slots := in.next(t)
+	if len(slots) != len(dsts) {
+		t.Fatalf("got %d slots, want %d", len(slots), len(dsts))
+	}
+	for i, slot := range slots {
+		if slot.To.String() != dsts[i] || slot.Reply.Source() != slot.To {
+			t.Errorf("slot %d: got To %v, Reply from %v, want %s", i, slot.To, slot.Reply.Source(), dsts[i])
 		}
 	}
 }
@@ -463,15 +526,19 @@ func TestOverflow(t *testing.T) {
 			n += len(slots)
 		}
 	}
-	send(500)
-	got := drain()
-	if got == 0 || got == 500 {
-		t.Fatalf("got %d of 500: the test needs loss", got)
-	}
-	send(1) // the count comes with the next datagram
-	in.next(t)
-	if lost := gb.Stats().RxOverflow; lost != uint64(500-got) {
-		t.Errorf("got %d lost, want %d", lost, 500-got)
+	want := 0
+	for range 3 {
+		send(500)
+		got := drain()
+		if got == 0 || got == 500 {
+			t.Fatalf("got %d of 500: the test needs loss", got)
+		}
+		want += 500 - got
+		send(1) // the count comes with the next datagram
+		in.next(t)
+		if lost := gb.Stats().RxOverflow; lost != uint64(want) {
+			t.Errorf("got %d lost, want %d", lost, want)
+		}
 	}
 }
 
