@@ -3,13 +3,24 @@ package main
 import (
 	"context"
 
-	"weave/internal/api"
+	"weave/internal/daemon"
 )
 
 // runDaemon is the daemon: it returns when ctx ends or Stop is asked for and all
 // of it is gone. It calls cfg.Ready once, when it answers at the control socket.
 func runDaemon(ctx context.Context, cfg LaunchConfig) error {
-	return api.Errorf(api.CodeFailure, "this build has no daemon")
+	c := daemon.Config{
+		Version: cfg.Version, Name: cfg.Name, NickName: cfg.NickName,
+		Host: cfg.Host, Port: cfg.Port, Peers: cfg.Peers, Resume: cfg.Resume, Trusted: cfg.TrustedSubnets,
+		ConnLimit: cfg.ConnLimit, NoDiscovery: !cfg.Discovery,
+		MTU: cfg.MTU, Cipher: cfg.Cipher, FastDP: cfg.FastDP, Bridge: cfg.Bridge,
+		RunDir: cfg.RunDir, StateDir: cfg.StateDir, StatusAddr: cfg.StatusAddr,
+		Log: cfg.Log, Ready: cfg.Ready,
+	}
+	if cfg.Password != "" {
+		c.Password = []byte(cfg.Password)
+	}
+	return daemon.Run(ctx, c)
 }
 
 // CleanConfig says what a reset without a daemon has to remove.
@@ -19,4 +30,4 @@ type CleanConfig struct {
 
 // cleanHost removes what a daemon leaves on the host: bridge, links, rules. No
 // daemon is running. What is not there is no error.
-func cleanHost(ctx context.Context, cfg CleanConfig) error { return nil }
+func cleanHost(_ context.Context, cfg CleanConfig) error { return daemon.Undo(cfg.Bridge) }

@@ -1,0 +1,202 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"weave/internal/api"
+	"weave/internal/hostnet"
+)
+
+// The daemon is the api.Backend.
+var _ api.Backend = (*daemon)(nil)
+
+// Status is the services block.
+func (d *daemon) Status(context.Context) (api.Status, error) { return d.status(), nil }
+
+// Connections lists connections, targets without one, and recent refused attempts.
+func (d *daemon) Connections(context.Context) (api.Connections, error) {
+	st := d.router.Status()
+	return api.Connections{Encryption: st.Encryption, Connections: connections(st)}, nil
+}
+
+// Peers lists the known members.
+func (d *daemon) Peers(context.Context) (api.Peers, error) {
+	return api.Peers{Peers: peers(d.router.Status())}, nil
+}
+
+// Targets lists what was given to launch and connect.
+func (d *daemon) Targets(context.Context) (api.Targets, error) {
+	return api.Targets{Targets: d.router.Targets()}, nil
+}
+
+// Connect adds or replaces targets and remembers them.
+func (d *daemon) Connect(_ context.Context, req api.ConnectRequest) error {
+	if err := d.router.Connect(req.Peers, req.Replace); err != nil {
+		return err
+	}
+	return d.saveTargets()
+}
+
+// Forget removes targets and remembers that; unknown ones are ignored.
+func (d *daemon) Forget(_ context.Context, req api.ForgetRequest) error {
+	if err := d.router.Forget(req.Peers); err != nil {
+		d.log.Debug("forgetting targets", "err", err)
+	}
+	return d.saveTargets()
+}
+
+func (d *daemon) saveTargets() error {
+	if err := d.store.SetTargets(d.router.Targets()); err != nil {
+		return fmt.Errorf("remembering targets: %w", err)
+	}
+	return nil
+}
+
+// Attach puts a container on the bridge.
+func (d *daemon) Attach(ctx context.Context, req api.AttachRequest) (api.Addresses, error) {
+	c, err := hostnet.ParseContainer(req.Container.String())
+	if err != nil {
+		return api.Addresses{}, coded(err)
+	}
+	if len(req.Addrs) == 0 {
+		return api.Addresses{}, api.Errorf(api.CodeUsage, "attach without an address: %w", api.ErrNeedsIPAM)
+	}
+	if _, err := d.hostside.host.Attach(ctx, d.cfg.Bridge, c, req.Addrs, hostnet.AttachOptions{MTU: d.cfg.MTU}); err != nil {
+		return api.Addresses{}, coded(err)
+	}
+	return api.Addresses{Addrs: req.Addrs}, nil
+}
+
+// Detach takes addresses, or all of them, from a container.
+func (d *daemon) Detach(ctx context.Context, req api.DetachRequest) (api.Addresses, error) {
+	c, err := hostnet.ParseContainer(req.Container.String())
+	if err != nil {
+		return api.Addresses{}, coded(err)
+	}
+	gone, err := d.hostside.host.Detach(ctx, d.cfg.Bridge, c, req.Addrs)
+	if err != nil {
+		return api.Addresses{}, coded(err)
+	}
+	if gone == nil {
+		gone = []netip.Prefix{}
+	}
+	return api.Addresses{Addrs: gone}, nil
+}
+
+// Ps lists what hangs on the bridge.
+func (d *daemon) Ps(_ context.Context, req api.PsRequest) (api.Attachments, error) {
+	list, err := d.attachments()
+	if err != nil {
+		return api.Attachments{}, coded(err)
+	}
+	if len(req.Containers) == 0 {
+		return api.Attachments{Attachments: list}, nil
+	}
+	out := []api.Attachment{}
+	for _, c := range req.Containers {
+		for _, a := range list {
+			if a.Container == c.String() {
+				out = append(out, a)
+			}
+		}
+	}
+	return api.Attachments{Attachments: out}, nil
+}
+
+func (d *daemon) attachments() ([]api.Attachment, error) {
+	list, err := d.hostside.host.List(d.cfg.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Attachment, 0, len(list)+1)
+	out = append(out, api.Attachment{Container: "weave:expose", Interface: d.cfg.Bridge, MAC: d.hostside.bridge.MAC.String(), Addrs: []netip.Prefix{}})
+	for _, a := range list {
+		addrs := a.Addrs
+		if addrs == nil {
+			addrs = []netip.Prefix{}
+		}
+		out = append(out, api.Attachment{Container: a.Container, Interface: a.IfName, MAC: a.MAC.String(), Addrs: addrs})
+	}
+	return out, nil
+}
+
+// Report is everything that is known.
+func (d *daemon) Report(context.Context) (api.Report, error) {
+	st, rst := d.status(), d.router.Status()
+	list, err := d.attachments()
+	if err != nil {
+		d.log.Warn("listing containers", "err", err)
+		list = []api.Attachment{}
+	}
+	r := api.Report{
+		Ready:       true,
+		Version:     st.Version,
+		PID:         st.PID,
+		StartedAt:   st.StartedAt,
+		Degraded:    st.Degraded,
+		Router:      st.Router,
+		Connections: connections(rst),
+		Peers:       peers(rst),
+		Targets:     d.router.Targets(),
+		Attachments: list,
+		MACs:        d.macs(),
+		Features:    d.features,
+	}
+	r.UnicastRoutes, r.BroadcastRoutes = d.routes()
+	return r, nil
+}
+
+// Reset undoes everything on the host, forgets the state, and ends the daemon.
+func (d *daemon) Reset(ctx context.Context, _ api.ResetRequest) error {
+	d.forgetOnExit.Store(true)
+	return d.Stop(ctx)
+}
+
+// Stop begins the end.
+func (d *daemon) Stop(context.Context) error {
+	d.stop()
+	return nil
+}
+
+// Undo removes what a daemon leaves on the host: containers' interfaces, the
+// bridge, our rules. No daemon may be running. It is idempotent.
+func Undo(bridge string) error {
+	h, err := hostnet.Open()
+	if err != nil {
+		return coded(err)
+	}
+	defer h.Close()
+	return coded(h.Reset(bridge))
+}
+
+// coded gives an error of the packages below the code that users see.
+func coded(err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *api.Error
+	if errors.As(err, &e) {
+		return err
+	}
+	code := api.CodeOf(err)
+	switch {
+	case errors.Is(err, hostnet.ErrNoNamespace), errors.Is(err, hostnet.ErrNoBridge):
+		code = api.CodeNotFound
+	case errors.Is(err, hostnet.ErrAddressInUse), errors.Is(err, hostnet.ErrInterfaceExists), errors.Is(err, hostnet.ErrNotBridge):
+		code = api.CodeConflict
+	case errors.Is(err, hostnet.ErrContainerName), errors.Is(err, hostnet.ErrHostNamespace),
+		errors.Is(err, hostnet.ErrBadAddress), errors.Is(err, hostnet.ErrBadOption):
+		code = api.CodeUsage
+	case errors.Is(err, unix.EPERM), errors.Is(err, os.ErrPermission):
+		code = api.CodePermission
+	case errors.Is(err, unix.EOPNOTSUPP):
+		code = api.CodeKernelFeature
+	}
+	return &api.Error{Code: code, Message: err.Error(), Err: err}
+}

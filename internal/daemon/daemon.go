@@ -1,0 +1,277 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weave/crypto/handshake"
+	"weave/internal/api"
+	"weave/internal/hostnet"
+	"weave/internal/peer"
+	"weave/internal/store"
+	"weave/mesh"
+	"weave/mesh/overlay"
+)
+
+// daemon is everything that runs, built once by Run.
+type daemon struct {
+	cfg     *Config
+	log     *slog.Logger
+	pid     int
+	started time.Time
+	stop    context.CancelFunc
+
+	encrypted bool // a password was given
+
+	*dataplane
+	store    *store.Store
+	router   *mesh.Router
+	hostside *hostside
+	features map[string]string
+
+	view         atomic.Pointer[mesh.View]
+	forgetOnExit atomic.Bool // reset: undo everything once all has stopped
+}
+
+// Run is a daemon's life. It returns nil after Stop or when ctx ends, and an error
+// with an api code when the daemon cannot start or cannot go on. All it opened is
+// closed then; the bridge and the containers stay, unless a reset was asked for.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.fill(); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	encrypted := cfg.Password != nil
+	d := &daemon{cfg: &cfg, log: cfg.Log, pid: os.Getpid(), started: time.Now(), stop: stop, encrypted: encrypted}
+	err := d.run(ctx)
+	if d.forgetOnExit.Load() {
+		err = errors.Join(err, Undo(cfg.Bridge), store.Remove(cfg.StateDir))
+	}
+	return coded(err)
+}
+
+func (d *daemon) run(ctx context.Context) (err error) {
+	var undo cleanup
+	defer undo.run()
+
+	if d.store, err = store.Open(d.cfg.StateDir, d.log); err != nil {
+		return err
+	}
+	undo.add(func() { d.store.Close() })
+	name, static, err := d.identify()
+	if err != nil {
+		return err
+	}
+	host, err := hostnet.Open()
+	if err != nil {
+		return err
+	}
+	undo.add(func() { host.Close() })
+
+	steer := &steering{fdb: host.FDB(d.cfg.Bridge), local: name, log: d.log.With("part", "bridge")}
+	if d.dataplane, err = openDataplane(d.cfg, name, steer.onMAC); err != nil {
+		return err
+	}
+	undo.add(d.dataplane.close)
+	steer.sw = d.sw
+	d.hostside = &hostside{
+		host: host, tap: d.tap.Name(), steer: steer, log: steer.log,
+		bridge: hostnet.BridgeConfig{Name: d.cfg.Bridge, MTU: d.cfg.MTU, MAC: hostnet.BridgeMAC(name)},
+	}
+	if err := d.prepareHost(); err != nil {
+		return err
+	}
+	d.features = d.probe()
+	if d.router, err = d.newRouter(name, static); err != nil {
+		return err
+	}
+	return d.serve(ctx, name)
+}
+
+// prepareHost makes the bridge, and removes what a crashed run left half-made.
+func (d *daemon) prepareHost() error {
+	done, err := d.hostside.host.Repair(d.cfg.Bridge)
+	if err != nil {
+		d.log.Warn("clearing leftovers", "err", err)
+	}
+	for _, what := range done {
+		d.log.Warn("leftover removed", "what", what)
+	}
+	return d.hostside.ensure()
+}
+
+// serve runs all parts until one fails or ctx ends.
+func (d *daemon) serve(ctx context.Context, name peer.Name) error {
+	control, err := api.ListenControl(d.cfg.RunDir)
+	if err != nil {
+		return err
+	}
+	server := api.NewServer(api.ServerConfig{Backend: d, Metrics: newMetrics(d).handler(), Log: d.log.With("part", "api")})
+	g, ctx := errgroup.WithContext(ctx)
+	// The mesh goes first at the end, so that peers hear of it while we still send.
+	data, stopData := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error {
+		defer stopData()
+		return d.router.Run(ctx)
+	})
+	g.Go(func() error { return d.ov.Run(data) })
+	g.Go(func() error { return d.sw.Run(data) })
+	g.Go(func() error { return d.hostside.steer.watch(ctx) })
+	g.Go(func() error { return d.hostside.repair(ctx) })
+	g.Go(func() error { return server.RunControl(ctx, control) })
+	if d.cfg.StatusAddr != "" {
+		l, err := api.ListenStatus(d.cfg.StatusAddr)
+		if err != nil {
+			d.stop()
+			return errors.Join(err, g.Wait())
+		}
+		g.Go(func() error { return server.RunStatus(ctx, l) })
+	}
+	d.log.Info("ready", "name", name, "nickname", d.cfg.NickName, "port", d.cfg.Port,
+		"encryption", d.encrypted, "lanes", d.cfg.Lanes, "mtu", d.cfg.MTU, "version", d.cfg.Version)
+	if d.cfg.Ready != nil {
+		d.cfg.Ready(name)
+	}
+	err = g.Wait()
+	d.log.Info("stopped", "err", err)
+	return err
+}
+
+// identify finds out who this peer is, and makes its key at the first launch.
+func (d *daemon) identify() (peer.Name, *handshake.StaticKey, error) {
+	id, err := d.store.Identify(d.cfg.Name, d.cfg.HostRoot)
+	if err != nil {
+		return peer.Name{}, nil, err
+	}
+	if id.HostChanged {
+		d.log.Warn("the host's ids changed since the last run: if this disk was copied, run weave reset on the copy")
+	}
+	raw, err := d.store.StaticKey()
+	if err != nil {
+		return peer.Name{}, nil, err
+	}
+	if raw != nil {
+		key, err := handshake.ParseStaticKey(raw)
+		return id.Name, key, err
+	}
+	key, err := handshake.NewStaticKey(rand.Reader)
+	if err != nil {
+		return peer.Name{}, nil, err
+	}
+	return id.Name, key, d.store.SetStaticKey(key.AppendPrivate(nil))
+}
+
+func (d *daemon) newRouter(name peer.Name, static *handshake.StaticKey) (*mesh.Router, error) {
+	targets := d.cfg.Peers
+	if d.cfg.Resume {
+		stored, err := d.store.Targets()
+		if err != nil {
+			return nil, err
+		}
+		targets = stored
+	} else if err := d.store.SetTargets(targets); err != nil {
+		return nil, err
+	}
+	ciphers, err := d.cfg.ciphers()
+	if err != nil {
+		return nil, err
+	}
+	d.view.Store(&mesh.View{Local: name})
+	return mesh.New(mesh.Config{
+		Name: name, NickName: d.cfg.NickName, Version: d.cfg.Version,
+		Static: static, PSK: d.psk(),
+		Host: d.cfg.Host, Port: d.cfg.Port, Targets: targets,
+		Overlays: []overlay.Overlay{d.ov}, Ciphers: ciphers, Lanes: d.cfg.Lanes,
+		Trusted: d.cfg.Trusted, ConnLimit: d.cfg.ConnLimit, Discovery: !d.cfg.NoDiscovery,
+		Pins: pins{d.store, d.log}, OnChange: d.onChange, Log: d.log.With("part", "mesh"),
+	})
+}
+
+// psk stretches the password and forgets it.
+func (d *daemon) psk() *handshake.PSK {
+	if d.cfg.Password == nil {
+		return nil
+	}
+	psk := handshake.PSKFromPassword(d.cfg.Password)
+	clear(d.cfg.Password)
+	debug.FreeOSMemory() // Argon2id's 64 MiB
+	return psk
+}
+
+// onChange is called on the mesh's goroutine.
+func (d *daemon) onChange(v mesh.View) {
+	old := d.view.Swap(&v)
+	d.setView(v, d.log)
+	for name := range old.Peers {
+		if _, still := v.Peers[name]; !still {
+			d.sw.ForgetPeer(name)
+		}
+	}
+}
+
+// probe says what the kernel can do, and what is used where it cannot.
+func (d *daemon) probe() map[string]string {
+	f := d.tap.Features()
+	return map[string]string{
+		"tap":    fmt.Sprint(f),
+		"udp":    d.net.Offloads(),
+		"fastdp": "not in this build: user space (sleeve) is used",
+	}
+}
+
+func (d *daemon) overlayDrops() map[string]uint64 { return d.ov.Drops() }
+
+func (d *daemon) tapDrops() map[string]uint64 {
+	sum := map[string]uint64{}
+	for q := range d.tap.Queues() {
+		for reason, n := range d.tap.Queue(q).Counters().Drops {
+			sum[reason] += n
+		}
+	}
+	return sum
+}
+
+// pins keeps the mesh's memory of peers' keys in the store.
+type pins struct {
+	store *store.Store
+	log   *slog.Logger
+}
+
+// Pin returns the key a name had.
+func (p pins) Pin(n peer.Name) (handshake.PublicKey, bool) {
+	b, ok, err := p.store.Pin(n)
+	if err != nil {
+		p.log.Error("reading a peer's key", "peer", n, "err", err)
+	}
+	return handshake.PublicKeyFromBytes(b), ok && err == nil
+}
+
+// SetPin remembers the key a name has.
+func (p pins) SetPin(n peer.Name, k handshake.PublicKey) {
+	if err := p.store.SetPin(n, k.Bytes()); err != nil {
+		p.log.Error("remembering a peer's key", "peer", n, "err", err)
+	}
+}
+
+// cleanup undoes steps in reverse.
+type cleanup struct{ steps []func() }
+
+func (c *cleanup) add(f func()) { c.steps = append(c.steps, f) }
+
+func (c *cleanup) run() {
+	for len(c.steps) > 0 {
+		last := len(c.steps) - 1
+		c.steps[last]()
+		c.steps = c.steps[:last]
+	}
+}

@@ -1,0 +1,146 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weave/internal/ether"
+	"weave/internal/forward"
+	"weave/internal/hostnet"
+	"weave/internal/peer"
+)
+
+// steering keeps the kernel bridge's forwarding table in step with the switch:
+// every remote MAC has an entry on the router's port, and local MACs that the
+// bridge sees are told to the switch.
+type steering struct {
+	fdb   *hostnet.FDB
+	local peer.Name
+	port  atomic.Int64 // ifindex of the router's port, changes when it is repaired
+	log   *slog.Logger
+	sw    *forward.Switch // set once before run
+}
+
+// onMAC follows the switch; it runs on the switch's goroutine.
+func (s *steering) onMAC(e forward.MACEvent) {
+	port := int(s.port.Load())
+	if port == 0 {
+		return
+	}
+	var err error
+	switch {
+	case e.MAC == (ether.MAC{}):
+		err = s.fdb.Flush(port)
+	case e.Owner.IsZero():
+		err = s.fdb.Delete(e.MAC, port)
+	case e.Owner != s.local:
+		err = s.fdb.Replace(e.MAC, port)
+	}
+	if err != nil {
+		s.log.Debug("bridge entry not set", "mac", e.MAC, "err", err)
+	}
+}
+
+// watch tells the switch of MACs the bridge sees on other ports.
+func (s *steering) watch(ctx context.Context) error {
+	for {
+		err := s.fdb.Watch(ctx, func(e hostnet.FDBEvent) {
+			if e.Port != 0 && e.Port != int(s.port.Load()) && !e.Permanent {
+				s.sw.Sighted(e.MAC)
+			}
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.log.Warn("watching the bridge's addresses ended; starting again", "err", err)
+		if !pause(ctx, time.Second) {
+			return nil
+		}
+	}
+}
+
+// hostside is the host's half of the data plane: bridge and router port.
+type hostside struct {
+	host   *hostnet.Host
+	bridge hostnet.BridgeConfig
+	tap    string
+	steer  *steering
+	log    *slog.Logger
+}
+
+// ensure makes or mends the bridge with the router's port on it.
+func (h *hostside) ensure() error {
+	b, err := h.host.EnsureBridge(h.bridge)
+	if err != nil {
+		return err
+	}
+	for _, fixed := range b.Repaired {
+		h.log.Warn("bridge repaired", "what", fixed)
+	}
+	for _, w := range b.Warnings {
+		h.log.Warn("host setting", "what", w)
+	}
+	p, err := h.host.AddRouterPort(h.bridge.Name, h.tap)
+	if err != nil {
+		return err
+	}
+	h.steer.port.Store(int64(p.Index))
+	return nil
+}
+
+// repair mends what somebody changed behind our back, soon after it happened.
+func (h *hostside) repair(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	poke := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	for _, link := range []string{h.bridge.Name, h.tap} {
+		watchers.Go(func() { h.watchLink(ctx, link, poke) })
+	}
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			if !pause(ctx, 200*time.Millisecond) { // let a burst of changes pass
+				return nil
+			}
+		case <-tick.C:
+		}
+		if err := h.ensure(); err != nil && ctx.Err() == nil {
+			h.log.Error("bridge not in order", "err", err)
+		}
+	}
+}
+
+func (h *hostside) watchLink(ctx context.Context, link string, poke func()) {
+	for ctx.Err() == nil {
+		err := h.host.WatchLink(ctx, link, func(hostnet.LinkState) { poke() })
+		if ctx.Err() == nil {
+			h.log.Warn("watching a link ended; starting again", "link", link, "err", err)
+			pause(ctx, time.Second)
+		}
+	}
+}
+
+// pause waits; false means that ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"weave/internal/api"
+	"weave/mesh"
+)
+
+// metrics collects everything at the time of a scrape from what the packages count
+// anyway. Labels are bounded: reasons and states are constant words, a peer label
+// exists for direct connections only.
+type metrics struct {
+	d *daemon
+
+	info, connections, terminations, refused    *prometheus.Desc
+	rtt, linkUp, linkMTU                        *prometheus.Desc
+	frames, bytes, drops, datagrams, keyEpoch   *prometheus.Desc
+	switchFrames, switchBytes, switchDrops      *prometheus.Desc
+	macs, writeErrors, socketDrops, tunnelDrops *prometheus.Desc
+}
+
+func newMetrics(d *daemon) *metrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("weave_"+name, help, labels, nil)
+	}
+	return &metrics{
+		d:            d,
+		info:         desc("build_info", "Version of the program; the value is 1.", "version"),
+		connections:  desc("connections", "Connections and targets by state, path in use and encryption of the data.", "state", "type", "encryption"),
+		terminations: desc("connection_terminations_total", "Control connections that ended."),
+		refused:      desc("connections_refused_total", "Inbound attempts that came to nothing, by reason.", "reason"),
+		rtt:          desc("connection_rtt_seconds", "Smoothed round trip on the path in use.", "peer", "path"),
+		linkUp:       desc("connection_up", "Whether the path is proven.", "peer", "path"),
+		linkMTU:      desc("connection_mtu_bytes", "Largest inner IP packet that one datagram of the path carries.", "peer", "path"),
+		frames:       desc("frames_total", "Superframes over a path.", "peer", "path", "direction"),
+		bytes:        desc("bytes_total", "Bytes of frames over a path.", "peer", "path", "direction"),
+		datagrams:    desc("datagrams_total", "Datagrams over a path.", "peer", "path", "direction"),
+		keyEpoch:     desc("key_exchanges_total", "Key exchanges done on a link.", "peer", "path"),
+		drops:        desc("link_drops_total", "Datagrams and frames dropped on a link, by reason.", "peer", "path", "reason"),
+		switchFrames: desc("switch_frames_total", "Superframes read from and written to the bridge.", "direction"),
+		switchBytes:  desc("switch_bytes_total", "Bytes read from and written to the bridge.", "direction"),
+		switchDrops:  desc("switch_drops_total", "Frames the switch dropped, by reason.", "reason"),
+		macs:         desc("macs", "MAC addresses known."),
+		writeErrors:  desc("switch_write_errors_total", "Frames the TAP device did not take."),
+		socketDrops:  desc("drops_total", "Datagrams dropped before they belonged to a link, and sends that failed, by reason.", "reason"),
+		tunnelDrops:  desc("tap_drops_total", "Frames dropped at the TAP device, by reason.", "reason"),
+	}
+}
+
+// Describe sends nothing: the set of metrics depends on the peers.
+func (m *metrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads all counters once.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(m.info, 1, m.d.cfg.Version)
+	st := m.d.router.Status()
+	m.mesh(st, counter, gauge)
+	for _, c := range st.Conns {
+		m.links(c, counter, gauge)
+	}
+	sw := m.d.sw.Stats()
+	counter(m.switchFrames, sw.FromBridge, "in")
+	counter(m.switchFrames, sw.ToBridge, "out")
+	counter(m.switchBytes, sw.FromBridgeBytes, "in")
+	counter(m.switchBytes, sw.ToBridgeBytes, "out")
+	counter(m.writeErrors, sw.WriteErrors)
+	for reason, n := range sw.Drops {
+		counter(m.switchDrops, n, reason)
+	}
+	for reason, n := range m.d.overlayDrops() {
+		counter(m.socketDrops, n, reason)
+	}
+	for reason, n := range m.d.tapDrops() {
+		counter(m.tunnelDrops, n, reason)
+	}
+	gauge(m.macs, float64(len(m.d.macs())))
+}
+
+func (m *metrics) mesh(st mesh.Status, counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+	type key struct{ state, path, encryption string }
+	count := map[key]int{}
+	for _, c := range connections(st) {
+		k := key{string(c.State), c.Path, ""}
+		if c.Encrypted {
+			k.encryption = "yes"
+		}
+		count[k]++
+	}
+	for _, s := range api.States { // so that every state is there from the start
+		if _, ok := count[key{string(s), "", ""}]; !ok {
+			count[key{string(s), "", ""}] = 0
+		}
+	}
+	for k, n := range count {
+		gauge(m.connections, float64(n), k.state, k.path, k.encryption)
+	}
+	counter(m.terminations, st.Counters.Terminated)
+	for reason, n := range st.Counters.InboundRefused {
+		counter(m.refused, n, string(reason))
+	}
+}
+
+func (m *metrics) links(c mesh.ConnStatus, counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+	if c.State != mesh.StateEstablished && c.State != mesh.StatePending {
+		return
+	}
+	name := c.Peer.String()
+	for _, l := range c.Links {
+		up := 0.0
+		if l.Up {
+			up = 1
+		}
+		gauge(m.linkUp, up, name, l.Path)
+		gauge(m.rtt, l.RTT.Seconds(), name, l.Path)
+		gauge(m.linkMTU, float64(l.MTU), name, l.Path)
+		counter(m.keyEpoch, uint64(l.KeyEpoch), name, l.Path)
+		counter(m.frames, l.Counters.RxFrames, name, l.Path, "in")
+		counter(m.frames, l.Counters.TxFrames, name, l.Path, "out")
+		counter(m.bytes, l.Counters.RxBytes, name, l.Path, "in")
+		counter(m.bytes, l.Counters.TxBytes, name, l.Path, "out")
+		counter(m.datagrams, l.Counters.RxDatagrams, name, l.Path, "in")
+		counter(m.datagrams, l.Counters.TxDatagrams, name, l.Path, "out")
+		for reason, n := range l.Counters.Drops {
+			counter(m.drops, n, name, l.Path, reason)
+		}
+	}
+}
+
+func (m *metrics) handler() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}
