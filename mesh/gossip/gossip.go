@@ -77,3 +77,7 @@ type Sender interface {
 	// no route is known. Delivery is not certain.
 	Unicast(to peer.Name, msg []byte) error
 }
+
+// Open makes a channel that speaks through s. The mesh calls it once, before any
+// message comes.
+type Open func(s Sender) Channel
