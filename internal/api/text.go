@@ -113,9 +113,8 @@ func WriteConnections(w io.Writer, cs Connections) error {
 		if c.Outbound {
 			arrow = "->"
 		}
-		fmt.Fprintf(&b, "%s %-*s %-*s ", arrow, width, oneLine(c.Address), stateWidth, c.State)
-		b.WriteString(strings.TrimRight(connectionInfo(c, cs.Encryption), " "))
-		b.WriteByte('\n')
+		line := fmt.Sprintf("%s %-*s %-*s %s", arrow, width, oneLine(c.Address), stateWidth, c.State, connectionInfo(c, cs.Encryption))
+		fmt.Fprintln(&b, strings.TrimRight(line, " "))
 	}
 	_, err := w.Write(b.Bytes())
 	return err
