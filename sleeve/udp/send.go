@@ -157,7 +157,7 @@ func (s *Sender) flush(msgs []Message, n int) {
 				s.fail(msgs, j, err)
 			}
 		}
-		for r := n; r < n; r++ { // sendTrain used their scratch memory
+		for r := i; r < n; r++ { // sendTrain used their scratch memory
 			j := &s.jobs[r]
 			s.fill(r, msgs[j.msg].To, j.buf, j.seg)
 		}
