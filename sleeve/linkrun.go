@@ -94,7 +94,9 @@ func (r *linkRun) do(o output) {
 		r.limit = o.limit
 		r.log.Info("link datagram size", "bytes", r.limit, "mtu", innerMTU(r.limit))
 	}
-	r.swap()
+	if o.useTx != nil || o.stopTx || o.limit > 0 {
+		r.swap()
+	}
 	for _, m := range o.send {
 		if err := l.p.Send(m); err != nil {
 			r.log.Debug("control message not sent", "error", err)
@@ -114,16 +116,11 @@ func (r *linkRun) do(o output) {
 
 // swap publishes what workers need to seal.
 func (r *linkRun) swap() {
-	cur := r.l.sending.Load()
-	if r.l.closed.Load() || r.tx == nil {
-		if cur != nil {
-			r.l.sending.Store(nil)
-		}
+	if r.tx == nil {
+		r.l.sending.Store(nil)
 		return
 	}
-	if cur == nil || cur.keys != r.tx || cur.limit != r.limit {
-		r.l.sending.Store(&sending{keys: r.tx, limit: r.limit})
-	}
+	r.l.sending.Store(&sending{keys: r.tx, limit: r.limit})
 }
 
 func (r *linkRun) notify(e overlay.Event) {

@@ -194,7 +194,7 @@ func (s *linkState) beats(b beats, o *output) {
 
 // close gives up keys and secret.
 func (s *linkState) close() (o output) {
-	o.dropRx = s.ex.Close().DropRx
+	o.dropRx, o.stopTx = s.ex.Close().DropRx, true
 	s.dead, s.up, s.reason = true, false, "closed"
 	s.heart.stop("")
 	return o

@@ -119,9 +119,7 @@ func TestRefusals(t *testing.T) {
 				}
 				if tt.received > 0 {
 					data, _, _ := in.read(t, tt.received)
-					if diff := cmp.Diff(cut(buf, 100), data); diff != "" {
-						t.Errorf("datagrams differ:\n%s", diff)
-					}
+					same(t, cut(buf, 100), data)
 				}
 				in.empty(t)
 			})
@@ -178,9 +176,7 @@ func TestBatchRefused(t *testing.T) {
 		t.Error(err)
 	}
 	got, _, _ := newInbox(t, g.Sockets()[0]).read(t, len(want)-1)
-	if diff := cmp.Diff(want[1:], got); diff != "" {
-		t.Errorf("datagrams differ:\n%s", diff)
-	}
+	same(t, want[1:], got)
 	if st := g.Stats(); st.TxPlain != 10 || st.TxDatagrams != uint64(len(got)) {
 		t.Errorf("got %+v", st)
 	}
@@ -261,9 +257,7 @@ func TestFiller(t *testing.T) {
 			}
 			want := cut(buf, tt.size)
 			got, _, _ := in.read(t, len(want))
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("datagrams differ:\n%s", diff)
-			}
+			same(t, want, got)
 			if st := g.Stats(); st.TxDatagrams != uint64(len(want)) {
 				t.Errorf("got %d datagrams sent, want %d", st.TxDatagrams, len(want))
 			}

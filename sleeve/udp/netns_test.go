@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netns"
 
 	"weave/internal/rawio"
@@ -195,4 +196,19 @@ func endpoint(t testing.TB, addr string, port uint16, source string) *Endpoint {
 		t.Fatal(err)
 	}
 	return &ep
+}
+
+// same compares datagrams. cmp.Diff takes long on as many bytes, so it sees only the
+// first that differs.
+func same(t testing.TB, want, got [][]byte) {
+	t.Helper()
+	if len(want) != len(got) {
+		t.Errorf("got %d datagrams, want %d", len(got), len(want))
+	}
+	for i := range min(len(want), len(got)) {
+		if !bytes.Equal(want[i], got[i]) {
+			t.Errorf("datagram %d differs:\n%s", i, cmp.Diff(want[i], got[i]))
+			return
+		}
+	}
 }

@@ -43,9 +43,7 @@ func TestTrain(t *testing.T) {
 				}
 				want := cut(sent, 1430)
 				got, seg, slots := in.read(t, len(want))
-				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("datagrams differ:\n%s", diff)
-				}
+				same(t, want, got)
 				if seg != 1430 || slots != 1 {
 					t.Errorf("got %d slots, segment size %d, want one slot of 1430", slots, seg)
 				}
@@ -73,9 +71,7 @@ func TestTrainWithoutChecksumOffload(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _, _ := newInbox(t, gb.Sockets()[0]).read(t, 21)
-	if diff := cmp.Diff(cut(sent, 1430), got); diff != "" {
-		t.Errorf("datagrams differ:\n%s", diff)
-	}
+	same(t, cut(sent, 1430), got)
 }
 
 func TestTrainSplits(t *testing.T) {
@@ -106,9 +102,7 @@ func TestTrainSplits(t *testing.T) {
 			}
 			want := cut(sent, tt.size)
 			got, _, _ := newInbox(t, g.Sockets()[0]).read(t, len(want))
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("datagrams differ:\n%s", diff)
-			}
+			same(t, want, got)
 			if s := g.Stats(); s.TxCalls != tt.calls || s.TxTrains != tt.trains {
 				t.Errorf("got %d calls, %d trains, want %d, %d", s.TxCalls, s.TxTrains, tt.calls, tt.trains)
 			}
@@ -130,9 +124,7 @@ func TestOffloadOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, seg, slots := newInbox(t, gb.Sockets()[0]).read(t, len(want))
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("datagrams differ:\n%s", diff)
-			}
+			same(t, want, got)
 			if seg != 0 || slots != len(want) {
 				t.Errorf("got %d slots, segment size %d, want single datagrams", slots, seg)
 			}
