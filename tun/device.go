@@ -37,12 +37,11 @@ func Open(cfg Config) (*Device, error) { return open(cfg, linux{}) }
 
 func open(cfg Config, h host) (*Device, error) {
 	d := &Device{host: h}
-	log := cfg.Log.With("interface", cfg.Name)
-	if err := d.setUp(cfg, log); err != nil {
+	if err := d.setUp(cfg, cfg.Log.With("interface", cfg.Name)); err != nil {
 		d.Close()
 		return nil, err
 	}
-	log.Info("TAP device is up", "index", d.index, "queues", len(d.queues), "features", d.features.String())
+	cfg.Log.Info("TAP device is up", "interface", d.name, "index", d.index, "queues", len(d.queues), "features", d.features.String())
 	return d, nil
 }
 

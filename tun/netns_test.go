@@ -90,7 +90,16 @@ func addHost(t testing.TB, d *Device) (mac ether.MAC) {
 		must(netlink.NeighSet(&netlink.Neigh{LinkIndex: d.Index(), State: netlink.NUD_PERMANENT,
 			IP: ip.AsSlice(), HardwareAddr: peerMAC[:]}))
 	}
-	return ether.MAC(link.Attrs().HardwareAddr)
+	// IPv6 addresses get their local routes from a kernel worker.
+	for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+		routes, err := netlink.RouteGet(hostIP6.AsSlice())
+		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+			return ether.MAC(link.Attrs().HardwareAddr)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no local route: %v, %v", routes, err)
+		}
+	}
 }
 
 // readMatch reads frames until one is accepted; it stays in sf.

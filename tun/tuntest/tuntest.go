@@ -71,24 +71,17 @@ func (q *Queue) Read(sf *ether.Superframe) error {
 	}
 	select {
 	case f := <-q.in:
-		return fill(sf, f)
+		sf.Offload, sf.Head = f.Offload, ether.Headroom
+		sf.Buf = append(sf.Buf[:ether.Headroom], f.Data...)
+		return nil
 	default:
 	}
 	var b [8]byte
 	unix.Read(q.event, b[:]) // EAGAIN if it is drained already
-	select {
-	case f := <-q.in: // pushed just now; there may be more, whose signal we took
-		q.signal()
-		return fill(sf, f)
-	default:
-		return rawio.ErrWouldBlock
+	if len(q.in) > 0 {
+		q.signal() // pushed just now, and we took its signal
 	}
-}
-
-func fill(sf *ether.Superframe, f Frame) error {
-	sf.Offload, sf.Head = f.Offload, ether.Headroom
-	sf.Buf = append(sf.Buf[:ether.Headroom], f.Data...)
-	return nil
+	return rawio.ErrWouldBlock
 }
 
 // Write is as tun.Queue.Write; no superframe is cut.
