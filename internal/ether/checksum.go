@@ -34,7 +34,7 @@ func Sum(b []byte, init uint16) uint16 {
 		copy(last[:], b)
 		acc, c = bits.Add64(acc, le.Uint64(last[:]), c)
 	}
-	acc, c = bits.Add64(acc, 0, c)
+	// acc and c are never both at their maximum, as c began with 0.
 	return bits.ReverseBytes16(fold(acc + c))
 }
 

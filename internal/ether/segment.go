@@ -1,9 +1,8 @@
 package ether
 
-// # Superframes
-//
-// A superframe is one L2..L4 header, the template, in front of a payload of many
-// segments. Everything here edits copies of the template; payload never moves.
+// A superframe is one L2 to L4 header, the template, in front of a payload of many
+// segments. Everything in this file edits copies of the template; the payload
+// never moves.
 
 // TemplateLen returns how many bytes of frame are its template: everything in
 // front of the L4 payload. It is an error (ErrMalformed, ErrTruncated) if frame's
@@ -87,7 +86,6 @@ func (l *Layers) cut(tmpl []byte, off Offload, r Run) error {
 	}
 	if off.GSO == GSOUDPL4 {
 		udp := UDP(tmpl[l.L4:])
-		before = udp.Len()
 		udp.SetLen(uint16(after))
 	} else {
 		tcp := TCP(tmpl[l.L4:])
