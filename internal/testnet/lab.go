@@ -60,8 +60,8 @@ type Lab struct {
 func New(t TB) *Lab {
 	t.Helper()
 	sweep()
-	LeakCheck(t)                       // registered first, so it looks last
-	dir, err := os.MkdirTemp("", "wv") // not t.TempDir: a socket's path has 107 bytes
+	LeakCheck(t)                              // registered first, so it looks last
+	dir, err := os.MkdirTemp("", ownPrefix()) // not t.TempDir: a socket's path has 107 bytes
 	if err != nil {
 		t.Fatalf("making a lab: %v", err)
 	}
@@ -106,17 +106,31 @@ var serial atomic.Int64
 // ownPrefix starts the names of this process's namespaces.
 func ownPrefix() string { return fmt.Sprintf("wv%d-", os.Getpid()) }
 
-// sweep removes the namespaces of test processes that were killed.
+// sweep removes what test processes that were killed have left.
 func sweep() {
-	names, _ := filepath.Glob(filepath.Join(netnsDir, "wv[0-9]*-*"))
-	for _, path := range names {
-		text, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "wv"), "-")
-		pid, err := strconv.Atoi(text)
-		if err == nil && unix.Kill(pid, 0) == unix.ESRCH {
-			killAll(inodeOf(path))
-			unix.Unmount(path, unix.MNT_DETACH)
-			os.Remove(path)
+	remove(func(pid int) bool { return unix.Kill(pid, 0) == unix.ESRCH })
+}
+
+// remove removes the namespaces, with the processes in them, and the directories
+// of the labs of those processes that dead says.
+func remove(dead func(pid int) bool) {
+	owned := func(dir string) (out []string) {
+		paths, _ := filepath.Glob(filepath.Join(dir, "wv[0-9]*-*"))
+		for _, path := range paths {
+			text, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "wv"), "-")
+			if pid, err := strconv.Atoi(text); err == nil && dead(pid) {
+				out = append(out, path)
+			}
 		}
+		return out
+	}
+	for _, path := range owned(netnsDir) {
+		killAll(inodeOf(path))
+		unix.Unmount(path, unix.MNT_DETACH)
+		os.Remove(path)
+	}
+	for _, path := range owned(os.TempDir()) {
+		os.RemoveAll(path)
 	}
 }
 

@@ -1,6 +1,7 @@
 package testnet_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -234,25 +236,86 @@ func TestLeakCheck(t *testing.T) {
 const helperEnv = "TESTNET_HELPER"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(helperEnv) == "abandon" {
+	switch os.Getenv(helperEnv) {
+	case "abandon":
 		f := &fakeTB{}
 		fmt.Println(testnet.New(f).Namespace("x").Path())
 		unix.Kill(os.Getpid(), unix.SIGKILL)
+	case "program":
+		os.Exit(testnet.Main(program))
 	}
 	os.Exit(m.Run())
 }
 
+// program is what a helper process does: it fails, or waits for a signal.
+func program(t testnet.TB) {
+	c := testnet.New(t).Host("a").Container("c")
+	fmt.Println(c.Path())
+	if os.Getenv("TESTNET_FAIL") != "" {
+		t.Fatalf("failing as told")
+	}
+	c.Try("sleep", "60")
+}
+
+// helper prepares a run of the test binary in that role.
+func helper(t *testing.T, role string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), helperEnv+"="+role, "TMPDIR="+t.TempDir())
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
 func TestNewSweepsAfterKilledTests(t *testing.T) {
 	testnet.New(t)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), helperEnv+"=abandon", "TMPDIR="+t.TempDir())
-	out, _ := cmd.Output()
+	out, _ := helper(t, "abandon").Output()
 	path := strings.TrimSpace(string(out))
-	if _, err := os.Stat(path); err != nil || filepath.Base(path) == "." {
+	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("the killed process left no namespace %q", path)
 	}
 	testnet.New(t)
 	if _, err := os.Stat(path); err == nil {
 		t.Errorf("%s is still there", path)
+	}
+}
+
+func TestMainRemovesEverything(t *testing.T) {
+	testnet.New(t)
+	for _, tt := range []struct {
+		name string
+		end  func(*exec.Cmd)
+		code int
+	}{
+		{"failure", func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "TESTNET_FAIL=1") }, 1},
+		{"signal", nil, 130},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := helper(t, "program")
+			if tt.end != nil {
+				tt.end(cmd)
+				cmd.Stderr = nil
+			}
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			path, err := bufio.NewReader(out).ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.end == nil {
+				cmd.Process.Signal(unix.SIGINT)
+			}
+			cmd.Wait()
+			if got := cmd.ProcessState.ExitCode(); got != tt.code {
+				t.Errorf("exit %d, want %d", got, tt.code)
+			}
+			if left, _ := filepath.Glob("/run/netns/wv" + strconv.Itoa(cmd.Process.Pid) + "-*"); len(left) != 0 {
+				t.Errorf("left %q; it had made %q", left, path)
+			}
+		})
 	}
 }
