@@ -82,8 +82,8 @@ func TestAttachReplacesHalfMade(t *testing.T) {
 	n, c := w.container(t, "web")
 	w.Exec("ip", "link", "add", "vethweplaaaaaaa", "type", "veth", "peer", "name", "ethwe", "netns", n.Name)
 	att := w.attach(t, c, "10.55.0.1/24")
-	if got := links(t, w.Namespace); len(got) != 2 || !slices.Contains(got, att.HostIf) {
-		t.Errorf("links %q", got)
+	if got := links(t, w.Namespace); len(got) != 2 || !slices.Contains(got, att.HostIf) || att.HostIf == "vethweplaaaaaaa" {
+		t.Errorf("links %q, want a pair made anew", got)
 	}
 }
 

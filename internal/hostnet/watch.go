@@ -36,17 +36,17 @@ func (h *Host) WatchLink(ctx context.Context, name string, fn func(LinkState)) e
 		return hint(err)
 	}
 	defer l.close()
-	var last LinkState
+	last, err := h.linkState(name)
+	if err != nil {
+		return err
+	}
+	fn(last)
 	look := func() error {
 		now, err := h.linkState(name)
 		if err == nil && now != last {
 			last = now
 			fn(now)
 		}
-		return err
-	}
-	fn(last)
-	if err := look(); err != nil {
 		return err
 	}
 	return l.run(ctx, func(msgs []syscall.NetlinkMessage) error {
@@ -193,7 +193,7 @@ func (l *listener) drain(ctx context.Context, buf []byte, handle func([]syscall.
 	return nil
 }
 
-// dumpNeighs lists the FDB entries of all bridges.
+// dumpFDB lists the FDB entries of all bridges.
 func (s *space) dumpFDB() ([]netlink.Neigh, error) {
 	for try := 0; ; try++ {
 		list, err := s.nl.NeighList(0, unix.AF_BRIDGE)
