@@ -46,8 +46,8 @@ type conn struct {
 // admit decides about a candidate: now, or when the connection that is in its
 // way has shown whether it is alive.
 func (l *loop) admit(x *candidate) {
-	if err := l.unfit(x); err != nil {
-		l.refuse(x, err)
+	if err, told := l.unfit(x); err != nil {
+		l.refuseTelling(x, err, told)
 		return
 	}
 	old := l.peers[x.hello.Name]
@@ -71,22 +71,25 @@ func (l *loop) admit(x *candidate) {
 	l.welcome(x)
 }
 
-// unfit returns why x can't be admitted whoever else is connected.
-func (l *loop) unfit(x *candidate) *Error {
+// unfit returns why x can't be admitted whoever else is connected, in our words
+// and in those for the other end.
+func (l *loop) unfit(x *candidate) (err, told *Error) {
 	if x.outbound && !l.maker.Wants(x.attempt) {
-		return &Error{Reason: ReasonForgotten, Text: "the target was forgotten"}
+		err = &Error{Reason: ReasonForgotten, Text: "the target was forgotten"}
+		return err, err
 	}
 	cfg := &l.r.cfg
 	same := x.hs.RemoteStatic == cfg.Static.Public()
 	switch {
 	case x.hello.Name != cfg.Name:
-		return nil
+		return nil, nil
 	case same && x.hello.UID == cfg.UID:
-		return &Error{Reason: ReasonSelf, Text: "the address is this host's own"}
+		err = &Error{Reason: ReasonSelf, Text: "the address is this host's own"}
+		return err, err
 	case same:
-		return cloneError(x.hello.Name, cfg.NickName, x.local)
+		return cloneError(cfg.Name, x.hello.NickName, x.remote), cloneError(cfg.Name, cfg.NickName, x.local)
 	}
-	return collisionError(x.hello.Name, cfg.NickName, x.local)
+	return collisionError(cfg.Name, x.hello.NickName, x.remote), collisionError(cfg.Name, cfg.NickName, x.local)
 }
 
 func collisionError(name peer.Name, nick string, at netip.AddrPort) *Error {
@@ -189,8 +192,10 @@ func (s *socket) listen() netip.AddrPort {
 }
 
 // refuse turns away a candidate and tells the other end why.
-func (l *loop) refuse(x *candidate, err *Error) {
-	m := err.message()
+func (l *loop) refuse(x *candidate, err *Error) { l.refuseTelling(x, err, err) }
+
+func (l *loop) refuseTelling(x *candidate, err, told *Error) {
+	m := told.message()
 	x.finish(&m)
 	x.verdict <- nil
 	l.turnedAway(x.socket, err)

@@ -7,43 +7,65 @@ import (
 )
 
 const (
-	maxRefused    = 32          // entries kept for Status
-	refusedLogged = time.Minute // at most one line per entry and this time
+	maxRefused     = 32 // entries kept for Status
+	refusedLogTime = time.Minute
+	refusedLogs    = 10 // lines per reason and refusedLogTime, at most one of each address
 )
 
-// refusedList keeps the latest inbound attempts that came to nothing, oldest
-// first. What strangers do costs no more memory or log than this.
-type refusedList []refusedEntry
+// refusedList keeps the latest inbound attempts that came to nothing. What
+// strangers do costs no more memory or log than this.
+type refusedList struct {
+	entries []refusedEntry // oldest first, at most maxRefused
+	budgets map[Reason]logBudget
+}
+
+type logBudget struct {
+	since time.Time
+	lines int
+}
 
 type refusedEntry struct {
 	Refused
 	logged time.Time
 }
 
-// add notes one and reports whether it is worth a line in the log, with all that
+// add notes one and reports whether it is worth a line in the log, and how many
 // were like it.
 func (r *refusedList) add(now time.Time, addr netip.Addr, err *Error) (count int, log bool) {
 	e := refusedEntry{Refused: Refused{Addr: addr, Reason: err.Reason}}
-	i := slices.IndexFunc(*r, func(o refusedEntry) bool { return o.Addr == addr && o.Reason == err.Reason })
+	i := slices.IndexFunc(r.entries, func(o refusedEntry) bool { return o.Addr == addr && o.Reason == err.Reason })
 	if i >= 0 {
-		e = (*r)[i]
-		*r = slices.Delete(*r, i, i+1)
-	} else if len(*r) >= maxRefused {
-		*r = slices.Delete(*r, 0, 1)
+		e = r.entries[i]
+		r.entries = slices.Delete(r.entries, i, i+1)
+	} else if len(r.entries) >= maxRefused {
+		r.entries = slices.Delete(r.entries, 0, 1)
 	}
 	e.Error, e.Last = err.Error(), now
 	e.Count++
-	log = e.logged.IsZero() || now.Sub(e.logged) >= refusedLogged
-	if log {
+	if log = (e.logged.IsZero() || now.Sub(e.logged) >= refusedLogTime) && r.spend(now, err.Reason); log {
 		e.logged = now
 	}
-	*r = append(*r, e)
+	r.entries = append(r.entries, e)
 	return e.Count, log
 }
 
-func (r refusedList) snapshot() []Refused {
-	out := make([]Refused, 0, len(r))
-	for _, e := range slices.Backward(r) {
+// spend takes a line off the budget of a reason.
+func (r *refusedList) spend(now time.Time, reason Reason) bool {
+	if r.budgets == nil {
+		r.budgets = map[Reason]logBudget{}
+	}
+	b := r.budgets[reason]
+	if now.Sub(b.since) >= refusedLogTime {
+		b = logBudget{since: now}
+	}
+	b.lines++
+	r.budgets[reason] = b
+	return b.lines <= refusedLogs
+}
+
+func (r *refusedList) snapshot() []Refused {
+	out := make([]Refused, 0, len(r.entries))
+	for _, e := range slices.Backward(r.entries) {
 		out = append(out, e.Refused)
 	}
 	return out

@@ -37,8 +37,9 @@
 //
 // When an established connection that served a target is lost the other end was
 // most likely restarted, so users wait for it: the first attempt is made at once,
-// i starts again at 0.5 s and stays at most 3 s for 10 min, so that a restarted
-// peer is found within 4.5 s. A connection that lived less than a minute doesn't
+// i starts again at 0.5 s and stays at most 3 s for 10 min, and the wait counts
+// from the start of an attempt, not from its end, so that a restarted peer is
+// found within 4.5 s. A connection that lived less than a minute doesn't
 // start this again, so that a peer that accepts and breaks off isn't dialed in a
 // circle.
 //
@@ -144,6 +145,7 @@ type target struct {
 	known   []netip.AddrPort // all that it resolved to last
 	peer    peer.Name        // whom it led to last
 	err     error            // of the last attempt
+	began   time.Time        // the last attempt
 
 	never     bool          // waiting: until connect
 	due       time.Time     // waiting: next attempt

@@ -65,7 +65,7 @@ func (m *Maker) start(now time.Time, t *target) (Effect, bool) {
 	} else {
 		t.state = resolving
 	}
-	t.attempt = m.newAttempt()
+	t.attempt, t.began = m.newAttempt(), now
 	e.Attempt = t.attempt
 	return e, true
 }
@@ -187,6 +187,7 @@ func (m *Maker) Down(now time.Time, key uint64, o Outcome, err error) {
 }
 
 func (m *Maker) lost(now time.Time, t *target, c *conn, o Outcome, err error) {
+	t.began = now
 	switch {
 	case m.serves(t) != nil:
 		t.due = now
@@ -233,8 +234,15 @@ func (m *Maker) end(now time.Time, t *target, o Outcome, p peer.Name, err error)
 func (m *Maker) fail(now time.Time, t *target, err error) {
 	t.err = err
 	var d time.Duration
-	d, t.interval = delay(t.interval, now.Before(t.fastUntil), m.cfg.Rand())
+	fast := now.Before(t.fastUntil)
+	d, t.interval = delay(t.interval, fast, m.cfg.Rand())
 	t.due = now.Add(d)
+	if fast && t.due.After(t.began.Add(d)) { // an attempt without an answer took its time already
+		t.due = t.began.Add(d)
+		if t.due.Before(now) {
+			t.due = now
+		}
+	}
 }
 
 // delay returns how long to wait when the interval is i, and the next interval.

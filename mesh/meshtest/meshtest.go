@@ -1,0 +1,394 @@
+// Package meshtest has a TCP-like network in memory, for many Routers in one
+// process.
+//
+// A [Net] has hosts, each with one or more addresses; a [Host] is a mesh.Net. It
+// works inside testing/synctest: everything blocks on condition variables and
+// timers. The test can make dials fail, cut two hosts off from one another (bytes
+// wait, as they would with TCP, and nobody is told), and crash a host (what it
+// had open is reset, as by the kernel of a killed process).
+//
+// # Concurrency
+//
+// All methods may be called from any goroutine.
+package meshtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Net is a network. All state of its connections is under one lock: tests are
+// about behaviour.
+type Net struct {
+	mu        sync.Mutex
+	listeners map[netip.AddrPort]*listener
+	names     map[string][]netip.Addr
+	conns     map[*conn]bool // open ends
+	cuts      map[[2]netip.Addr]bool
+	dialHook  func(from netip.Addr, to netip.AddrPort) error
+	port      uint16
+}
+
+// New makes a network without hosts.
+func New() *Net {
+	return &Net{
+		listeners: map[netip.AddrPort]*listener{}, names: map[string][]netip.Addr{},
+		conns: map[*conn]bool{}, cuts: map[[2]netip.Addr]bool{}, port: 40000,
+	}
+}
+
+// Host returns the host with these addresses; it dials from the first of the
+// family unless told otherwise.
+func (n *Net) Host(addrs ...string) *Host {
+	h := &Host{net: n}
+	for _, a := range addrs {
+		h.addrs = append(h.addrs, netip.MustParseAddr(a))
+	}
+	return h
+}
+
+// Name makes a host name resolve to these addresses; none: not at all.
+func (n *Net) Name(name string, addrs ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.names[name] = nil
+	for _, a := range addrs {
+		n.names[name] = append(n.names[name], netip.MustParseAddr(a))
+	}
+}
+
+// OnDial installs a hook that can make dials fail; nil removes it. It is called
+// without a lock.
+func (n *Net) OnDial(hook func(from netip.Addr, to netip.AddrPort) error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dialHook = hook
+}
+
+// Cut stops all bytes between two addresses until Mend.
+func (n *Net) Cut(a, b string) { n.setCut(a, b, true) }
+
+// Mend ends a Cut; what was written meanwhile arrives.
+func (n *Net) Mend(a, b string) { n.setCut(a, b, false) }
+
+func (n *Net) setCut(a, b string, cut bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	x, y := netip.MustParseAddr(a), netip.MustParseAddr(b)
+	n.cuts[[2]netip.Addr{x, y}], n.cuts[[2]netip.Addr{y, x}] = cut, cut
+	for c := range n.conns {
+		c.cond.Broadcast()
+	}
+}
+
+func (n *Net) isCut(a, b netip.Addr) bool { return n.cuts[[2]netip.Addr{a, b}] }
+
+// Open returns how many ends of connections are open.
+func (n *Net) Open() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.conns)
+}
+
+// Host is one machine of a Net.
+type Host struct {
+	net   *Net
+	addrs []netip.Addr
+}
+
+// Crash resets all connections of the host and closes its listeners, as when its
+// process is killed. Ends that are cut off learn it when they write after Mend.
+func (h *Host) Crash() {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	for addr, l := range h.net.listeners {
+		if slices.Contains(h.addrs, addr.Addr()) {
+			l.closeLocked()
+		}
+	}
+	for c := range h.net.conns {
+		if slices.Contains(h.addrs, c.local.Addr()) {
+			if c.cut() {
+				c.peer.orphan = true
+			} else {
+				c.peer.reset = true
+			}
+			c.reset = true
+			c.closeLocked()
+		}
+	}
+}
+
+// Listen implements mesh.Net.
+func (h *Host) Listen(_ context.Context, at netip.AddrPort) (net.Listener, error) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	l := &listener{net: h.net, cond: sync.NewCond(&h.net.mu)}
+	addrs := h.addrs
+	if at.Addr().IsValid() {
+		addrs = []netip.Addr{at.Addr()}
+	}
+	for _, a := range addrs {
+		ap := netip.AddrPortFrom(a, at.Port())
+		if h.net.listeners[ap] != nil {
+			l.closeLocked()
+			return nil, &net.OpError{Op: "listen", Net: "tcp", Err: syscall.EADDRINUSE}
+		}
+		h.net.listeners[ap] = l
+		l.addrs = append(l.addrs, ap)
+	}
+	return l, nil
+}
+
+// Dial implements mesh.Net. While the address is cut off it tries each second,
+// until ctx ends.
+func (h *Host) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	if !from.IsValid() {
+		i := slices.IndexFunc(h.addrs, func(a netip.Addr) bool { return a.Is4() == to.Addr().Is4() })
+		if i < 0 {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ENETUNREACH}
+		}
+		from = h.addrs[i]
+	}
+	h.net.mu.Lock()
+	hook := h.net.dialHook
+	h.net.mu.Unlock()
+	if hook != nil {
+		if err := hook(from, to); err != nil {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+		}
+	}
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	for h.net.isCut(from, to.Addr()) {
+		h.net.mu.Unlock()
+		retransmit := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+		case <-retransmit.C:
+		}
+		retransmit.Stop()
+		h.net.mu.Lock()
+		if ctx.Err() != nil {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+		}
+	}
+	l := h.net.listeners[to]
+	if l == nil || len(l.backlog) >= 128 {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
+	h.net.port++
+	both := sync.NewCond(&h.net.mu)
+	a := &conn{net: h.net, cond: both, local: netip.AddrPortFrom(from, h.net.port), remote: to}
+	b := &conn{net: h.net, cond: both, local: to, remote: a.local, peer: a}
+	a.peer = b
+	h.net.conns[a], h.net.conns[b] = true, true
+	l.backlog = append(l.backlog, b)
+	l.cond.Broadcast()
+	return a, nil
+}
+
+// Resolve implements mesh.Net.
+func (h *Host) Resolve(_ context.Context, host string) ([]netip.Addr, error) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	if a := h.net.names[host]; len(a) > 0 {
+		return slices.Clone(a), nil
+	}
+	return nil, fmt.Errorf("lookup %s: no such host", host)
+}
+
+type listener struct {
+	net     *Net
+	cond    *sync.Cond // on net.mu
+	addrs   []netip.AddrPort
+	backlog []*conn
+	closed  bool
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	l.net.mu.Lock()
+	defer l.net.mu.Unlock()
+	for len(l.backlog) == 0 && !l.closed {
+		l.cond.Wait()
+	}
+	if l.closed {
+		return nil, net.ErrClosed
+	}
+	c := l.backlog[0]
+	l.backlog = l.backlog[1:]
+	return c, nil
+}
+
+func (l *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addrs[0]) }
+
+func (l *listener) Close() error {
+	l.net.mu.Lock()
+	defer l.net.mu.Unlock()
+	l.closeLocked()
+	return nil
+}
+
+func (l *listener) closeLocked() {
+	for _, a := range l.addrs {
+		if l.net.listeners[a] == l {
+			delete(l.net.listeners, a)
+		}
+	}
+	for _, c := range l.backlog {
+		c.peer.reset = true
+		c.closeLocked()
+	}
+	l.closed, l.backlog = true, nil
+	l.cond.Broadcast()
+}
+
+// bufSize is how much a connection holds before writers block.
+const bufSize = 64 << 10
+
+// conn is one end of a connection; all fields are under the Net's lock.
+type conn struct {
+	net           *Net
+	cond          *sync.Cond // on net.mu, of both ends
+	local, remote netip.AddrPort
+	peer          *conn
+
+	in     []byte // received, not read yet; at most bufSize
+	closed bool
+	shut   bool // writes are over (FIN sent)
+	reset  bool // by the other end
+	orphan bool // the other end is gone and we'll learn it when we write
+
+	readBy, writeBy deadline
+}
+
+type deadline struct {
+	at    time.Time
+	timer *time.Timer
+}
+
+func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+
+func (c *conn) cut() bool { return c.net.isCut(c.local.Addr(), c.remote.Addr()) }
+
+func (c *conn) Read(b []byte) (int, error) {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	for {
+		switch {
+		case c.closed:
+			return 0, c.err("read", net.ErrClosed)
+		case c.readBy.passed():
+			return 0, c.err("read", os.ErrDeadlineExceeded)
+		case c.cut():
+		case c.reset:
+			return 0, c.err("read", syscall.ECONNRESET)
+		case len(c.in) > 0:
+			n := copy(b, c.in)
+			c.in = c.in[n:]
+			c.cond.Broadcast()
+			return n, nil
+		case c.peer.shut && !c.orphan:
+			return 0, io.EOF
+		}
+		c.cond.Wait()
+	}
+}
+
+func (c *conn) Write(b []byte) (n int, err error) {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	for {
+		switch {
+		case c.closed || c.shut:
+			return n, c.err("write", net.ErrClosed)
+		case c.writeBy.passed():
+			return n, c.err("write", os.ErrDeadlineExceeded)
+		case !c.cut() && (c.reset || c.peer.closed):
+			c.reset = true
+			c.cond.Broadcast()
+			return n, c.err("write", syscall.ECONNRESET)
+		}
+		k := min(len(b), bufSize-len(c.peer.in))
+		c.peer.in = append(c.peer.in, b[:k]...)
+		n += k
+		c.cond.Broadcast()
+		if b = b[k:]; len(b) == 0 {
+			return n, nil
+		}
+		c.cond.Wait()
+	}
+}
+
+func (c *conn) err(op string, err error) error {
+	return &net.OpError{Op: op, Net: "tcp", Addr: net.TCPAddrFromAddrPort(c.remote), Err: err}
+}
+
+// CloseWrite ends the stream that the other end reads.
+func (c *conn) CloseWrite() error {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	c.shut = true
+	c.cond.Broadcast()
+	return nil
+}
+
+// Close resets the connection when received bytes weren't read, like TCP.
+func (c *conn) Close() error {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	if !c.closed && len(c.in) > 0 {
+		c.peer.reset = true
+		c.peer.in = nil
+	}
+	c.closeLocked()
+	return nil
+}
+
+func (c *conn) closeLocked() {
+	c.closed, c.shut = true, true
+	delete(c.net.conns, c)
+	for _, d := range []*deadline{&c.readBy, &c.writeBy} {
+		if d.timer != nil {
+			d.timer.Stop()
+		}
+	}
+	c.cond.Broadcast()
+}
+
+func (c *conn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
+func (c *conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+
+func (c *conn) SetDeadline(t time.Time) error {
+	c.setDeadline(&c.readBy, t)
+	c.setDeadline(&c.writeBy, t)
+	return nil
+}
+
+func (c *conn) SetReadDeadline(t time.Time) error  { c.setDeadline(&c.readBy, t); return nil }
+func (c *conn) SetWriteDeadline(t time.Time) error { c.setDeadline(&c.writeBy, t); return nil }
+
+func (c *conn) setDeadline(d *deadline, t time.Time) {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	d.at, d.timer = t, nil
+	if !t.IsZero() && !c.closed {
+		d.timer = time.AfterFunc(time.Until(t), func() {
+			c.net.mu.Lock()
+			defer c.net.mu.Unlock()
+			c.cond.Broadcast()
+		})
+	}
+	c.cond.Broadcast()
+}
