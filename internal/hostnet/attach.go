@@ -334,28 +334,41 @@ func (a *attacher) setInside(addrs []netip.Prefix) error {
 	// takes two sends.
 	a.s.nl.LinkSetGSOMaxSize(link, gsoMaxSize)
 	a.s.nl.LinkSetGSOIPv4MaxSize(link, gsoMaxSize)
-	if lo, err := a.s.nl.LinkByName("lo"); err == nil && lo.Attrs().Flags&net.FlagUp == 0 {
-		if err := a.s.nl.LinkSetUp(lo); err != nil {
-			return fmt.Errorf("bringing up lo: %w", err)
-		}
+	if err := a.s.tune(link.Attrs().Name, addrs); err != nil {
+		return err
 	}
-	name := link.Attrs().Name
-	settings := quickARP(name)
-	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
-		// Container runtimes turn IPv6 off where their own network has none.
-		settings = append(settings, sysctl{"net/ipv6/conf/" + name + "/disable_ipv6", "0"})
-	}
-	err = a.s.do(func() error {
-		for _, s := range settings {
-			s.set() // where it matters, what comes next says so
-		}
-		return nil
-	})
-	if err != nil {
+	if err := a.s.upLoopback(); err != nil {
 		return err
 	}
 	if err := a.s.nl.LinkSetUp(link); err != nil {
-		return fmt.Errorf("bringing up %s: %w", name, err)
+		return fmt.Errorf("bringing up %s: %w", link.Attrs().Name, err)
+	}
+	return nil
+}
+
+// tune makes what settings it can; where one matters, what comes next fails and
+// says so.
+func (s *space) tune(ifname string, addrs []netip.Prefix) error {
+	settings := quickARP(ifname)
+	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		// Container runtimes turn IPv6 off where their own network has none.
+		settings = append(settings, sysctl{"net/ipv6/conf/" + ifname + "/disable_ipv6", "0"})
+	}
+	return s.do(func() error {
+		for _, s := range settings {
+			s.set()
+		}
+		return nil
+	})
+}
+
+func (s *space) upLoopback() error {
+	lo, err := s.nl.LinkByName("lo")
+	if err != nil || lo.Attrs().Flags&net.FlagUp != 0 {
+		return nil
+	}
+	if err := s.nl.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("bringing up lo: %w", err)
 	}
 	return nil
 }

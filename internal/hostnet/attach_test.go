@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -85,6 +86,9 @@ func TestAttach(t *testing.T) {
 	out := link(t, w.Namespace, att.HostIf).Attrs()
 	if br := link(t, w.Namespace, bridge).Attrs(); out.MasterIndex != br.Index || out.Flags&net.FlagUp == 0 || out.MTU != 1376 {
 		t.Errorf("host end is %+v", out)
+	}
+	if got := ether.MAC(link(t, w.Namespace, bridge).Attrs().HardwareAddr); got != bridgeMAC {
+		t.Errorf("the bridge's MAC became %v", got)
 	}
 	if out.Alias != "weave "+n.Ref() {
 		t.Errorf("alias is %q", out.Alias)
@@ -502,5 +506,31 @@ func TestNoLeakOver200Cycles(t *testing.T) {
 	}
 	if diff := cmp.Diff(fdsBefore, openFDs(t)); diff != "" {
 		t.Errorf("descriptors (-before +after):\n%s", diff)
+	}
+}
+
+func TestConcurrentCalls(t *testing.T) {
+	w := newBridged(t)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		n, c := w.container(t, fmt.Sprintf("c%d", i))
+		addr := prefixes(fmt.Sprintf("10.55.0.%d/24", i+1))
+		wg.Go(func() {
+			for range 3 {
+				if att, err := w.host.Attach(t.Context(), bridge, c, addr, hostnet.AttachOptions{}); err != nil || att.Container != n.Ref() {
+					t.Errorf("attach: %+v, %v", att, err)
+				}
+				if _, err := w.host.List(bridge); err != nil {
+					t.Errorf("list: %v", err)
+				}
+				if removed, err := w.host.Detach(t.Context(), bridge, c, nil); err != nil || len(removed) != 1 {
+					t.Errorf("detach: %v, %v", removed, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := links(t, w.Namespace); len(got) != 1 {
+		t.Errorf("links %q, want the bridge only", got)
 	}
 }
