@@ -18,6 +18,7 @@ const (
 	wakeRekey  wake = 1 << iota // a sealer is nearly used up
 	wakeMoved                   // the endpoint changed
 	wakeTooBig                  // the kernel refused a datagram for its size
+	wakeStart                   // the mesh called Start
 )
 
 // inbox is what waits for a link's goroutine. Nothing in it blocks the one who

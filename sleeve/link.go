@@ -73,7 +73,7 @@ func (l *Link) Relay(lane int, rt peer.Route, off ether.Offload, bufs [][]byte) 
 }
 
 // Start begins key exchange and heartbeats.
-func (l *Link) Start() { l.inbox.put(input{kind: inStart}) }
+func (l *Link) Start() { l.inbox.flag(wakeStart) }
 
 // Control takes a message of the link's other end.
 func (l *Link) Control(msg []byte) {

@@ -2,6 +2,7 @@ package sleeve
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"weave/crypto/session"
@@ -18,7 +19,9 @@ type linkRun struct {
 	limit int
 	out   []byte // one sealed heartbeat
 	plain []byte
-	drops *drops // of control datagrams
+
+	looked time.Time      // when the way to the peer was looked up
+	remote netip.AddrPort // of the peer, last logged
 }
 
 const egressInterval = 10 * time.Second // the way to the peer is looked up anew
@@ -29,7 +32,7 @@ func (r *linkRun) loop() {
 	defer l.ov.forget(l)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	looked := time.Now()
+	r.looked, r.remote = time.Now(), l.endpoint.Load().AddrPort()
 	for {
 		r.publish()
 		select {
@@ -42,21 +45,31 @@ func (r *linkRun) loop() {
 		}
 		now := time.Now()
 		inputs, beats, flags := l.inbox.take()
-		if flags&(wakeMoved|wakeTooBig) != 0 || now.Sub(looked) >= egressInterval {
-			looked = now
-			inputs = append(inputs, l.egress())
-		}
-		if flags&wakeMoved != 0 {
-			r.log.Info("peer moved", "remote", l.endpoint.Load().String())
-		}
-		if flags&wakeRekey != 0 {
-			inputs = append(inputs, input{kind: inRekey})
-		}
+		inputs = append(r.flagged(flags, now), inputs...)
 		next := r.take(inputs, beats, now)
 		if !next.IsZero() {
 			timer.Reset(max(0, next.Sub(now)))
 		}
 	}
+}
+
+// flagged turns the inbox's flags into inputs.
+func (r *linkRun) flagged(flags wake, now time.Time) (inputs []input) {
+	if flags&wakeStart != 0 {
+		inputs = append(inputs, input{kind: inStart})
+	}
+	if flags&wakeRekey != 0 {
+		inputs = append(inputs, input{kind: inRekey})
+	}
+	if flags&(wakeMoved|wakeTooBig) != 0 || now.Sub(r.looked) >= egressInterval {
+		r.looked = now
+		inputs = append(inputs, r.l.egress())
+	}
+	if to := r.l.endpoint.Load().AddrPort(); to != r.remote {
+		r.log.Info("peer moved", "from", r.remote.String(), "to", to.String())
+		r.remote = to
+	}
+	return inputs
 }
 
 // take feeds all that happened; it returns when to come again.

@@ -78,6 +78,7 @@ type Overlay struct {
 	mu     sync.Mutex
 	index  map[uint32]bool // receiver indices given out
 	links  map[*Link]struct{}
+	past   overlay.Counters // of links that are gone
 	closed bool
 }
 
@@ -104,6 +105,7 @@ func New(cfg Config) (*Overlay, error) {
 		cfg:   cfg,
 		index: map[uint32]bool{0: true}, // never given out
 		links: map[*Link]struct{}{},
+		past:  overlay.Counters{Drops: map[string]uint64{}},
 	}
 	o.table.Store(&map[uint32]*rxEntry{})
 	o.control.out = cfg.Network.NewSender(0)
@@ -254,6 +256,7 @@ func (o *Overlay) forget(l *Link) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.links, l)
+	addCounters(&o.past, l.counters())
 }
 
 // newIndex reserves a receiver index.
@@ -308,4 +311,29 @@ func (o *Overlay) Drops() map[string]uint64 {
 		w.drops.addTo(m)
 	}
 	return m
+}
+
+// Counters sums over all links there are and were, and over datagrams that belonged
+// to none. They never go down.
+func (o *Overlay) Counters() overlay.Counters {
+	sum := overlay.Counters{Drops: o.Drops()}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	addCounters(&sum, o.past)
+	for l := range o.links {
+		addCounters(&sum, l.counters())
+	}
+	return sum
+}
+
+func addCounters(to *overlay.Counters, c overlay.Counters) {
+	to.TxFrames += c.TxFrames
+	to.TxBytes += c.TxBytes
+	to.TxDatagrams += c.TxDatagrams
+	to.RxFrames += c.RxFrames
+	to.RxBytes += c.RxBytes
+	to.RxDatagrams += c.RxDatagrams
+	for r, n := range c.Drops {
+		to.Drops[r] += n
+	}
 }
