@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,8 @@ var (
 	pskRight = handshake.PSKFromPassword([]byte("right"))
 	pskWrong = handshake.PSKFromPassword([]byte("wrong"))
 )
+
+var ciphers = []session.Cipher{session.CipherAES, session.CipherChaCha}
 
 func nameOf(i int) peer.Name { return peer.NameFromBytes([6]byte{2, 0, 0, 0, 0, byte(i)}) }
 func addrOf(i int) string    { return fmt.Sprintf("10.0.0.%d", i) }
@@ -115,7 +118,7 @@ func (w *world) start(i int, opts ...option) *node {
 	}
 	cfg := mesh.Config{
 		Name: n.name, NickName: fmt.Sprintf("h%d", i), Static: w.key(i), Lanes: 2, Version: "test",
-		Ciphers:  []session.Cipher{session.CipherAES, session.CipherChaCha},
+		Ciphers:  ciphers,
 		Overlays: []overlay.Overlay{n.ov}, Net: n.host,
 		Log: slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		OnChange: func(v mesh.View) {
@@ -917,6 +920,21 @@ func TestReplaceUnanswered(t *testing.T) {
 	})
 }
 
+// roamingNet dials from an address that the test changes.
+type roamingNet struct {
+	mesh.Net
+	from atomic.Pointer[netip.Addr]
+}
+
+func (r *roamingNet) move(to string) {
+	a := netip.MustParseAddr(to)
+	r.from.Store(&a)
+}
+
+func (r *roamingNet) Dial(ctx context.Context, _ netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	return r.Net.Dial(ctx, *r.from.Load(), to)
+}
+
 // The same run of a peer may come back too, when its end of the connection is
 // gone and ours doesn't know: whichever identity is lower.
 func TestReconnectUnanswered(t *testing.T) {
@@ -924,17 +942,76 @@ func TestReconnectUnanswered(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				a := w.start(1)
-				b := w.start(2, targets("10.0.0.1"), func(c *mesh.Config) { c.Net = w.net.Host("10.0.0.2", "10.0.0.12") })
+				roam := &roamingNet{Net: w.net.Host("10.0.0.2", "10.0.0.12")}
+				roam.move("10.0.0.2")
+				b := w.start(2, targets("10.0.0.1"), func(c *mesh.Config) { c.Net = roam })
 				w.run(time.Second)
+				w.wantJoined(a, b)
+				roam.move("10.0.0.12")
 				w.net.Cut(addrOf(1), addrOf(2))
 				b.ov.Links(a.name)[0].Fire(overlay.Event{Fatal: true, Reason: "test"})
-				b.Connect([]string{"10.0.0.1"}, false) // blocked
-				w.net.OnDial(func(netip.Addr, netip.AddrPort) error { w.net.Mend(addrOf(1), addrOf(2)); return nil })
-				w.run(8 * time.Second)
+				w.run(3 * time.Second)
 				w.wantJoined(a, b)
 			})
 		})
 	}
+}
+
+// A peer that takes no messages is given up when the queue is full; nobody blocks.
+func TestOverflow(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.start(1)
+		b := w.start(2, targets("10.0.0.1"))
+		w.run(time.Second)
+		w.net.Cut(addrOf(1), addrOf(2))
+		send := a.ov.Links(b.name)[0].Params.Send
+		total := 0
+		for send(make([]byte, 8<<10)) == nil {
+			if total += 8 << 10; total > 64<<20 {
+				t.Fatal("there is no bound")
+			}
+		}
+		synctest.Wait()
+		a.wantConns()
+		a.wantLog("connection closed", "peer takes no messages")
+		if send([]byte{1}) == nil {
+			t.Error("sending over a closed connection")
+		}
+		w.net.Mend(addrOf(1), addrOf(2))
+		w.run(5 * time.Second)
+		w.wantJoined(a, b)
+	})
+}
+
+// Overlays talk through the control connection, in order, also at length.
+func TestOverlayControl(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.start(1)
+		b := w.start(2, targets("10.0.0.1"))
+		w.run(time.Second)
+		la, lb := a.ov.Links(b.name)[0], b.ov.Links(a.name)[0]
+		for i := range 200 {
+			if err := la.Params.Send(bytes.Repeat([]byte{byte(i)}, 16000)); err != nil {
+				t.Fatal(err)
+			}
+			if i%50 == 0 {
+				synctest.Wait()
+			}
+		}
+		synctest.Wait()
+		got := lb.Received()
+		if len(got) != 201 {
+			t.Fatalf("%d messages arrived", len(got))
+		}
+		for i, m := range got[1:] {
+			if len(m) != 16000 || m[0] != byte(i) || m[15999] != byte(i) {
+				t.Errorf("message %d is %d bytes of %d", i, len(m), m[0])
+			}
+		}
+		if err := la.Params.Send(make([]byte, 64<<10)); err == nil {
+			t.Error("a message over the limit was taken")
+		}
+	})
 }
 
 func TestBadConfig(t *testing.T) {

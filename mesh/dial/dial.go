@@ -165,6 +165,9 @@ type Maker struct {
 	targets map[string]*target
 	conns   map[uint64]*conn // by the caller's key
 	attempt uint64           // last one given out
+
+	changed bool      // since the last Step
+	next    time.Time // what it returned
 }
 
 // New makes a Maker without targets.
@@ -213,6 +216,7 @@ func validHost(s string) bool {
 // and makes all given ones due now. Bad ones are named in the error, the others
 // are taken nevertheless. With replace a bad one leaves the others as they are.
 func (m *Maker) Connect(now time.Time, texts []string, replace bool) error {
+	m.changed = true
 	var errs []error
 	keep := map[string]bool{}
 	for _, s := range texts {
@@ -255,6 +259,7 @@ func (t *target) reset(now time.Time) {
 
 // Forget removes direct targets; unknown ones are ignored. Connections stay.
 func (m *Maker) Forget(texts []string) {
+	m.changed = true
 	for _, s := range texts {
 		if t := m.targets[s]; t != nil && t.direct {
 			delete(m.targets, s)
@@ -264,6 +269,7 @@ func (m *Maker) Forget(texts []string) {
 
 // Discover replaces the discovered targets. Those that are new are due now.
 func (m *Maker) Discover(now time.Time, addrs []netip.AddrPort) {
+	m.changed = true
 	keep := map[string]bool{}
 	for _, a := range addrs[:min(len(addrs), MaxTargets)] {
 		s := a.String()

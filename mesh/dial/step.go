@@ -13,8 +13,18 @@ import (
 var errNoAddress = errors.New("name has no address")
 
 // Step returns what to do now, and when to call it again if nothing else happens
-// before; zero: not at all. It is to be called after each other method.
+// before; zero: not at all. It is to be called after each other method; when there
+// is nothing to do it costs nothing.
 func (m *Maker) Step(now time.Time) (out []Effect, next time.Time) {
+	if !m.changed && (m.next.IsZero() || now.Before(m.next)) {
+		return nil, m.next
+	}
+	out, m.next = m.step(now)
+	m.changed = false
+	return out, m.next
+}
+
+func (m *Maker) step(now time.Time) (out []Effect, next time.Time) {
 	room := m.room()
 	for _, t := range m.sorted() {
 		if t.state == dialing && t.attempt == 0 { // next address of a round
@@ -120,6 +130,7 @@ func (c *conn) serves(t *target) bool {
 
 // Resolved is the outcome of a Resolve effect.
 func (m *Maker) Resolved(now time.Time, attempt uint64, addrs []netip.Addr, err error) {
+	m.changed = true
 	t := m.byAttempt(attempt)
 	if t == nil || t.state != resolving {
 		return
@@ -153,6 +164,7 @@ func (m *Maker) Resolved(now time.Time, attempt uint64, addrs []netip.Addr, err 
 // Up says that a connection passed all checks. Key is the caller's, unique among
 // those that are up; Wants(c.Attempt) holds for one that was dialed.
 func (m *Maker) Up(now time.Time, key uint64, c Conn) {
+	m.changed = true
 	m.conns[key] = &conn{Conn: c, up: now}
 	if t := m.byAttempt(c.Attempt); t != nil {
 		t.state, t.attempt, t.addrs = waiting, 0, nil
@@ -174,6 +186,7 @@ func (m *Maker) Established(key uint64) {
 // Down says that a connection ended, with outcome Duplicate when another to that
 // peer stays, else Failed, Self or Collision.
 func (m *Maker) Down(now time.Time, key uint64, o Outcome, err error) {
+	m.changed = true
 	c := m.conns[key]
 	if c == nil {
 		return
@@ -206,6 +219,7 @@ func (m *Maker) lost(now time.Time, t *target, c *conn, o Outcome, err error) {
 // Ended says that an attempt came to nothing. Peer is the one that was found
 // there, zero if none.
 func (m *Maker) Ended(now time.Time, attempt uint64, o Outcome, p peer.Name, err error) {
+	m.changed = true
 	t := m.byAttempt(attempt)
 	if t == nil || t.state != dialing {
 		return

@@ -1,0 +1,82 @@
+package mesh_test
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"weave/mesh"
+	"weave/mesh/overlay"
+	"weave/mesh/overlay/overlaytest"
+
+	"weave/crypto/handshake"
+)
+
+// Two routers on the real network of this host.
+func TestSystemNet(t *testing.T) {
+	changed := make(chan mesh.View, 100)
+	start := func(i int, host string, targets ...string) (*mesh.Router, func()) {
+		k, err := handshake.NewStaticKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := mesh.New(mesh.Config{
+			Name: nameOf(i), Static: k, PSK: pskRight, Host: netip.MustParseAddr(host), Port: 16783, Targets: targets,
+			Ciphers: ciphers, Lanes: 1,
+			Overlays: []overlay.Overlay{overlaytest.New(overlay.Path{Name: "sleeve", Port: 16783})},
+			OnChange: func(v mesh.View) {
+				if i == 2 {
+					changed <- v
+				}
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		r.Targets() // returns when it listens
+		return r, func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	a, stopA := start(1, "127.0.0.1")
+	_, stopB := start(2, "127.0.0.2", "127.0.0.1")
+	defer stopB()
+	wait := func(links int) mesh.View {
+		t.Helper()
+		timeout := time.After(10 * time.Second)
+		for {
+			select {
+			case v := <-changed:
+				if len(v.Links) == links {
+					return v
+				}
+			case <-timeout:
+				t.Fatalf("never %d links", links)
+			}
+		}
+	}
+	wait(0) // the first view
+	v := wait(1)
+	if p := v.Links[nameOf(1)][0].(*overlaytest.Link).Params; p.RemoteAddr.String() != "127.0.0.1:16783" || p.LocalAddr.String() != "127.0.0.2" {
+		t.Errorf("link from %v to %v", p.LocalAddr, p.RemoteAddr)
+	}
+	if s := a.Status(); s.Port != 16783 || len(s.Conns) != 1 {
+		t.Errorf("status %+v", s)
+	}
+	stopA()
+	wait(0)
+}
+
+func TestSystemResolve(t *testing.T) {
+	addrs, err := mesh.SystemNet().Resolve(t.Context(), "localhost")
+	if err != nil || len(addrs) == 0 || !addrs[0].IsLoopback() {
+		t.Errorf("localhost: %v, %v", addrs, err)
+	}
+}
