@@ -180,10 +180,7 @@ func (v *fdbView) handle(msgs []syscall.NetlinkMessage) error {
 }
 
 func (v *fdbView) neigh(m syscall.NetlinkMessage) {
-	if len(m.Data) < unix.SizeofNdMsg {
-		return
-	}
-	n, err := netlink.NeighDeserialize(m.Data)
+	n, err := parseNeigh(m.Data)
 	if err != nil || !ofBridge(n, v.bridge) {
 		return
 	}

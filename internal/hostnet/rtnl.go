@@ -203,16 +203,49 @@ func parseAddr(msg []byte) (a ifAddr, ok bool) {
 }
 
 // attributes reads a run of netlink attributes; of equal types the last counts.
+// Each is length (2, with this header), type (2), value, padding to 4; host order
+// (linux/netlink.h). The last one's padding may be missing, which
+// nl.ParseRouteAttr would not survive.
 func attributes(b []byte) (map[uint16][]byte, error) {
-	attrs, err := nl.ParseRouteAttr(b)
+	out := make(map[uint16][]byte)
+	for len(b) >= unix.SizeofRtAttr {
+		n := int(binary.NativeEndian.Uint16(b))
+		typ := binary.NativeEndian.Uint16(b[2:])
+		if n < unix.SizeofRtAttr || n > len(b) {
+			return nil, fmt.Errorf("netlink attribute %d of %d bytes: %w", typ, n, unix.EBADMSG)
+		}
+		out[typ&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)] = b[unix.SizeofRtAttr:n]
+		b = b[min(len(b), (n+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1)):]
+	}
+	return out, nil
+}
+
+// parseNeigh reads struct ndmsg (linux/neighbour.h) and its attributes, as far as
+// FDB entries need it:
+//
+//	0 family  4 ifindex (4, host order)  8 state (2)  10 flags  11 type  12 attributes
+func parseNeigh(msg []byte) (*netlink.Neigh, error) {
+	if len(msg) < unix.SizeofNdMsg {
+		return nil, fmt.Errorf("neighbour message of %d bytes: %w", len(msg), unix.EBADMSG)
+	}
+	attrs, err := attributes(msg[unix.SizeofNdMsg:])
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[uint16][]byte, len(attrs))
-	for _, a := range attrs {
-		out[a.Attr.Type&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)] = a.Value
+	n := &netlink.Neigh{
+		Family:       int(msg[0]),
+		LinkIndex:    int(binary.NativeEndian.Uint32(msg[4:])),
+		State:        int(binary.NativeEndian.Uint16(msg[8:])),
+		Flags:        int(msg[10]),
+		HardwareAddr: attrs[netlink.NDA_LLADDR],
 	}
-	return out, nil
+	if v := attrs[netlink.NDA_MASTER]; len(v) == 4 {
+		n.MasterIndex = int(binary.NativeEndian.Uint32(v))
+	}
+	if v := attrs[netlink.NDA_VLAN]; len(v) == 2 {
+		n.Vlan = int(binary.NativeEndian.Uint16(v))
+	}
+	return n, nil
 }
 
 // nested reads the attributes within the attribute at path. An absent attribute
