@@ -137,9 +137,6 @@ func (r *linkRun) swap() {
 }
 
 func (r *linkRun) notify(e overlay.Event) {
-	if r.l.closed.Load() {
-		return
-	}
 	r.publish()
 	if e.Up {
 		r.log.Info("link up", "remote", r.l.endpoint.Load().String(), "cipher", r.l.p.Agreement.Cipher.String(),

@@ -452,3 +452,32 @@ func TestClose(t *testing.T) {
 		p.WaitUp(t)
 	})
 }
+
+// TestCloseWithQueue: what was sealed and not yet flushed stays here.
+func TestCloseWithQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := sleevetest.NewNet(1)
+		p := newPair(t, net, sleevetest.Options{Cipher: session.CipherAES})
+		s := newTraffic(1).superframe(ethertest.Packet{}, 3000, 1000)
+		p.link.Send(0, p.rt, s.sf)
+		p.link.Close()
+		p.send()
+		if got, _ := p.rx.take(); len(got) != 0 || p.link.Status().Counters.Drops["no_keys"] != 3 {
+			t.Errorf("%d packets delivered, drops %v, want 3 no_keys", len(got), p.link.Status().Counters.Drops)
+		}
+	})
+}
+
+// TestInitBeforeStart: the peer's first message may be there before the mesh has
+// called Start; the link comes up without a retry.
+func TestInitBeforeStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := sleevetest.NewNet(1)
+		start := time.Now()
+		m := sleevetest.NewMesh(t, net, 2, sleevetest.Options{Cipher: session.CipherAES, StartDelay: time.Second})
+		m.WaitUp(t)
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("up after %v, want 2 s at most", took)
+		}
+	})
+}

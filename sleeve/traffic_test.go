@@ -14,7 +14,7 @@ import (
 )
 
 // traffic makes superframes and, without any code of this package or of package
-// ether, the packets that they stand for. Payloads differ, so that every packet is
+// ether, the packets that they stand for. Payloads differ, so that packets of 8 bytes and more are
 // unique.
 type traffic struct {
 	rng *rand.Rand
@@ -136,6 +136,9 @@ func (r *received) Receive(_ int, from peer.Name, rt peer.Route, off ether.Offlo
 	defer r.mu.Unlock()
 	frame := bytes.Join(bufs, nil)
 	r.calls = append(r.calls, call{from, rt, off, len(frame)})
+	if off.ECN && ether.TCP(frame[off.CsumStart:]).Flags()&ether.CWR == 0 {
+		r.t.Errorf("superframe with ECN offload and no CWR: %+v", off)
+	}
 	if err := r.seg.Reset(frame, off); err != nil {
 		r.t.Errorf("received superframe of %d bytes, %+v: %v", len(frame), off, err)
 		return

@@ -24,6 +24,8 @@ type Options struct {
 	IPv6     bool                               // underlay
 	Receiver func(host int) sleeve.Receiver     // nil: frames are counted and forgotten
 	Config   func(host int, cfg *sleeve.Config) // last word on a host's configuration
+
+	StartDelay time.Duration // of the responder's Start behind the initiator's
 }
 
 // Mesh is a number of overlays, each with a link to every other.
@@ -118,6 +120,7 @@ func (m *Mesh) Connect(t testing.TB, i, j int) {
 	lb = m.prepare(t, b, a, false, func(msg []byte) error { la.Control(msg); return nil })
 	a.Links[b.Name], b.Links[a.Name] = la, lb
 	la.Start()
+	time.Sleep(m.opts.StartDelay)
 	lb.Start()
 }
 
