@@ -73,16 +73,16 @@ const (
 	soon       = time.Second // after an attempt that met another of the same
 )
 
-// MaxTargets bounds the targets a Maker keeps, those of users and those
+// maxTargets bounds the targets a Maker keeps, those of users and those
 // discovered each.
-const MaxTargets = 4096
+const maxTargets = 4096
 
 var (
 	// ErrBadTarget reports text that is no target.
 	ErrBadTarget = errors.New("not a peer address: want HOST, HOST:PORT or [IPV6]:PORT")
 	// ErrLimit is a target's error while the connection limit keeps it waiting.
 	ErrLimit = errors.New("connection limit reached")
-	// ErrTooMany reports targets beyond MaxTargets.
+	// ErrTooMany reports targets beyond maxTargets.
 	ErrTooMany = errors.New("too many targets")
 )
 
@@ -221,7 +221,7 @@ func (m *Maker) Connect(now time.Time, texts []string, replace bool) error {
 	keep := map[string]bool{}
 	for _, s := range texts {
 		host, port, err := ParseTarget(s)
-		if err == nil && m.targets[s] == nil && m.count(true) >= MaxTargets {
+		if err == nil && m.targets[s] == nil && m.count(true) >= maxTargets {
 			err = fmt.Errorf("%q: %w", s, ErrTooMany)
 		}
 		if err != nil {
@@ -271,7 +271,7 @@ func (m *Maker) Forget(texts []string) {
 func (m *Maker) Discover(now time.Time, addrs []netip.AddrPort) {
 	m.changed = true
 	keep := map[string]bool{}
-	for _, a := range addrs[:min(len(addrs), MaxTargets)] {
+	for _, a := range addrs[:min(len(addrs), maxTargets)] {
 		s := a.String()
 		keep[s] = true
 		if m.targets[s] == nil {

@@ -92,7 +92,7 @@ func (m *Maker) port(t *target) uint16 {
 // room is how many attempts may start now.
 func (m *Maker) room() int {
 	if m.cfg.Limit <= 0 {
-		return MaxTargets
+		return maxTargets
 	}
 	n := m.cfg.Limit - len(m.conns)
 	for _, t := range m.targets {
@@ -281,14 +281,13 @@ func (m *Maker) sorted() []*target {
 
 // TargetStatus is what users see of a target that no connection serves.
 type TargetStatus struct {
-	Text    string
-	Addr    netip.AddrPort // dialed now or last; zero: none yet
-	Direct  bool
-	Trying  bool      // an attempt is under way
-	Err     error     // of the last attempt, nil if there was none
-	Retry   time.Time // when not Trying: next attempt
-	Never   bool      // no attempt until Connect
-	Attempt uint64    // when Trying
+	Text   string
+	Addr   netip.AddrPort // dialed now or last; zero: none yet
+	Direct bool
+	Trying bool      // an attempt is under way
+	Err    error     // of the last attempt, nil if there was none
+	Retry  time.Time // when not Trying: next attempt
+	Never  bool      // no attempt until Connect
 }
 
 // Unserved returns the targets that have no connection, in order of text.
@@ -300,7 +299,7 @@ func (m *Maker) Unserved() []TargetStatus {
 		}
 		out = append(out, TargetStatus{
 			Text: t.text, Addr: t.addr, Direct: t.direct, Trying: t.state != waiting,
-			Err: t.err, Retry: t.due, Never: t.never, Attempt: t.attempt,
+			Err: t.err, Retry: t.due, Never: t.never,
 		})
 	}
 	return out

@@ -13,7 +13,7 @@
 // The stream is a sequence of records:
 //
 //	offset  size  meaning
-//	0       2     length n of the sealed body, big-endian, MinSealed..MaxSealed
+//	0       2     length n of the sealed body, big-endian, 18..16384
 //	2       n     sealed body: plaintext and 16 bytes of tag
 //
 // The plaintext of a record:

@@ -9,11 +9,11 @@ import (
 
 // Limits of what messages hold, in bytes or entries.
 const (
-	MaxNickName = 256
-	MaxVersion  = 64
-	MaxCaps     = 32
-	MaxCap      = 256
-	MaxReason   = 512
+	maxNickName = 256
+	maxVersion  = 64
+	maxCaps     = 32
+	maxCap      = 256
+	maxReason   = 512
 )
 
 // Cap names a capability in a Hello. Append only; none is defined yet.
@@ -54,20 +54,20 @@ func (h Hello) Msg() (Msg, error) {
 	}
 	name := h.Name.Bytes()
 	b, err := encMode.Marshal(helloBody{
-		Name: name[:], Nick: clip(h.NickName, MaxNickName), UID: uint64(h.UID), ConnID: h.ConnID,
-		Trusts: h.Trusts, Port: h.Port, Version: clip(h.Version, MaxVersion), Caps: h.Caps,
+		Name: name[:], Nick: clip(h.NickName, maxNickName), UID: uint64(h.UID), ConnID: h.ConnID,
+		Trusts: h.Trusts, Port: h.Port, Version: clip(h.Version, maxVersion), Caps: h.Caps,
 	})
 	return Msg{TagHello, b}, err
 }
 
 func checkCaps(caps map[Cap][]byte) error {
-	if len(caps) > MaxCaps {
+	if len(caps) > maxCaps {
 		return fmt.Errorf("%d capabilities: %w", len(caps), ErrTooLong)
 	}
 	total := 0
 	for _, v := range caps {
 		total += len(v) + 8
-		if len(v) > MaxCap || total > TagHello.Limit()-512 {
+		if len(v) > maxCap || total > TagHello.Limit()-512 {
 			return fmt.Errorf("capabilities: %w", ErrTooLong)
 		}
 	}
@@ -80,7 +80,7 @@ func ParseHello(b []byte) (Hello, error) {
 	if err := decode("hello", TagHello.Limit(), b, &w); err != nil {
 		return Hello{}, err
 	}
-	if len(w.Nick) > MaxNickName || len(w.Version) > MaxVersion {
+	if len(w.Nick) > maxNickName || len(w.Version) > maxVersion {
 		return Hello{}, fmt.Errorf("hello text: %w", ErrTooLong)
 	}
 	if err := checkCaps(w.Caps); err != nil {
@@ -90,9 +90,9 @@ func ParseHello(b []byte) (Hello, error) {
 		return Hello{}, fmt.Errorf("hello name or uid: %w", ErrMalformed)
 	}
 	h := Hello{
-		Name: peer.NameFromBytes([peer.NameLen]byte(w.Name)), NickName: clip(w.Nick, MaxNickName),
+		Name: peer.NameFromBytes([peer.NameLen]byte(w.Name)), NickName: clip(w.Nick, maxNickName),
 		UID: peer.UID(w.UID), ConnID: w.ConnID, Trusts: w.Trusts, Port: w.Port,
-		Version: clip(w.Version, MaxVersion), Caps: w.Caps,
+		Version: clip(w.Version, maxVersion), Caps: w.Caps,
 	}
 	if h.Name.IsZero() {
 		return Hello{}, fmt.Errorf("hello name: %w", ErrMalformed)
@@ -158,7 +158,7 @@ const (
 // Close is the last message of a connection.
 type Close struct {
 	Code Code
-	Text string // for people; at most MaxReason bytes
+	Text string // for people; at most maxReason bytes
 }
 
 type closeBody struct {
@@ -168,7 +168,7 @@ type closeBody struct {
 
 // Msg returns c as a message; text that is too long is cut.
 func (c Close) Msg() (Msg, error) {
-	b, err := encMode.Marshal(closeBody{c.Code, clip(c.Text, MaxReason)})
+	b, err := encMode.Marshal(closeBody{c.Code, clip(c.Text, maxReason)})
 	return Msg{TagClose, b}, err
 }
 
@@ -178,8 +178,8 @@ func ParseClose(b []byte) (Close, error) {
 	if err := decode("close", TagClose.Limit(), b, &w); err != nil {
 		return Close{}, err
 	}
-	if len(w.Text) > MaxReason {
+	if len(w.Text) > maxReason {
 		return Close{}, fmt.Errorf("close text: %w", ErrTooLong)
 	}
-	return Close{w.Code, clip(w.Text, MaxReason)}, nil
+	return Close{w.Code, clip(w.Text, maxReason)}, nil
 }

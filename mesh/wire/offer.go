@@ -9,7 +9,7 @@ import (
 
 // Limits of an offer, in bytes or entries.
 const (
-	MaxOffer    = 512
+	maxOffer    = 512
 	maxCiphers  = 8
 	maxPaths    = 8
 	maxPathName = 16
@@ -28,7 +28,7 @@ type pathBody struct {
 	Data []byte `cbor:"3,keyasint,omitempty"`
 }
 
-// EncodeOffer returns the bytes of o, at most MaxOffer, for the handshake.
+// EncodeOffer returns the bytes of o, at most maxOffer, for the handshake.
 func EncodeOffer(o overlay.Offer) ([]byte, error) {
 	if err := checkOffer(o); err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func EncodeOffer(o overlay.Offer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(b) > MaxOffer {
+	if len(b) > maxOffer {
 		return nil, fmt.Errorf("offer of %d bytes: %w", len(b), ErrTooLong)
 	}
 	return b, nil
@@ -54,7 +54,7 @@ func EncodeOffer(o overlay.Offer) ([]byte, error) {
 // know are kept. The result shares no memory with b.
 func DecodeOffer(b []byte) (overlay.Offer, error) {
 	var w offerBody
-	if err := decode("offer", MaxOffer, b, &w); err != nil {
+	if err := decode("offer", maxOffer, b, &w); err != nil {
 		return overlay.Offer{}, err
 	}
 	o := overlay.Offer{Lanes: w.Lanes}

@@ -32,9 +32,9 @@ const (
 	LengthLen  = 2  // in front of a record
 	sealLen    = 16 // what sealing adds
 	headLen    = 2  // tag, flags
-	MinSealed  = headLen + sealLen
+	minSealed  = headLen + sealLen
 	MaxSealed  = 16 << 10 // keeps a reader's buffer small; the length field could say 64 KiB
-	maxPiece   = MaxSealed - MinSealed
+	maxPiece   = MaxSealed - minSealed
 	MaxMessage = 1 << 20 // no message is longer
 )
 
@@ -119,7 +119,7 @@ func SealedLen(b [LengthLen]byte) (int, error) {
 	switch {
 	case n > MaxSealed:
 		return 0, fmt.Errorf("record of %d bytes: %w", n, ErrTooLong)
-	case n < MinSealed:
+	case n < minSealed:
 		return 0, fmt.Errorf("record of %d bytes: %w", n, ErrMalformed)
 	}
 	return n, nil

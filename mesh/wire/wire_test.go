@@ -255,8 +255,8 @@ func TestEncodeLimits(t *testing.T) {
 		t.Errorf("clip = %q", got)
 	}
 	h.Caps = map[Cap][]byte{}
-	for i := range Cap(MaxCaps) {
-		h.Caps[i] = make([]byte, MaxCap)
+	for i := range Cap(maxCaps) {
+		h.Caps[i] = make([]byte, maxCap)
 	}
 	if _, err := h.Msg(); !errors.Is(err, ErrTooLong) {
 		t.Errorf("large capabilities: %v", err)
