@@ -82,5 +82,5 @@
 // # Errors
 //
 // Nothing that arrives from the network is an error: what is wrong with a datagram
-// is counted by [Reason] and the datagram dropped.
+// is counted by reason and the datagram dropped.
 package sleeve

@@ -47,17 +47,17 @@ type fragSlot struct {
 func (w *rxWorker) frag(ln *rxLane, r *record) {
 	s := w.fragSlotOf(ln, r)
 	if s == nil {
-		ln.entry.link.rxDrops[DropFragSpace].Add(1)
+		ln.entry.link.rxDrops[dropFragSpace].Add(1)
 		return
 	}
 	off := int(r.m.a&^fragMore) * fragUnit
 	if !w.fragGrow(s, off+len(r.data)) {
 		w.fragRelease(ln, s)
-		ln.entry.link.rxDrops[DropFragSpace].Add(1)
+		ln.entry.link.rxDrops[dropFragSpace].Add(1)
 		return
 	}
 	if !s.add(off, r.data, r.m.a&fragMore == 0) {
-		ln.entry.link.rxDrops[DropBadMeta].Add(1)
+		ln.entry.link.rxDrops[dropBadMeta].Add(1)
 		return
 	}
 	if !s.complete() {
@@ -67,7 +67,7 @@ func (w *rxWorker) frag(ln *rxLane, r *record) {
 	if ok && m.kind == kindFrame {
 		w.frame(ln, s.rt, &m, frame)
 	} else {
-		ln.entry.link.rxDrops[DropBadMeta].Add(1)
+		ln.entry.link.rxDrops[dropBadMeta].Add(1)
 	}
 	w.fragRelease(ln, s)
 }
@@ -91,7 +91,7 @@ func (w *rxWorker) fragSlotOf(ln *rxLane, r *record) *fragSlot {
 		}
 	}
 	if free == nil {
-		ln.entry.link.rxDrops[DropFragTimeout].Add(1)
+		ln.entry.link.rxDrops[dropFragTimeout].Add(1)
 		w.fragRelease(ln, oldest)
 		free = oldest
 	}
@@ -148,7 +148,7 @@ func (w *rxWorker) fragExpire() {
 		ln := w.frags.lanes[i]
 		for j := range ln.frags.slots {
 			if s := &ln.frags.slots[j]; s.used && !w.now.Before(s.deadline) {
-				ln.entry.link.rxDrops[DropFragTimeout].Add(1)
+				ln.entry.link.rxDrops[dropFragTimeout].Add(1)
 				w.fragRelease(ln, s)
 			}
 		}

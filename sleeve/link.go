@@ -59,6 +59,22 @@ type linkStatus struct {
 
 var _ overlay.FrameLink = (*Link)(nil)
 
+func newLink(o *Overlay, p overlay.Params, ep udp.Endpoint) *Link {
+	l := &Link{
+		ov:      o,
+		p:       p,
+		route:   peer.Route{Origin: p.Local, Dest: p.Remote},
+		back:    peer.Route{Origin: p.Remote, Dest: p.Local},
+		tx:      make([]linkTx, len(o.lanes)+len(o.relays)),
+		rx:      make([]traffic, len(o.workers)),
+		inbox:   inbox{signal: make(chan struct{}, 1)},
+		done:    make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	l.endpoint.Store(&ep)
+	return l
+}
+
 // Send carries sf towards rt.Dest. It is called only by the worker that owns lane,
 // and overwrites sf. Datagrams may stay queued until [Overlay.Flush].
 func (l *Link) Send(lane int, rt peer.Route, sf *ether.Superframe) {
@@ -146,11 +162,11 @@ func (l *Link) moved(to udp.Endpoint) {
 func (l *Link) heartbeat(body []byte, size int, now time.Time) {
 	b, ok := parseBeat(body)
 	if !ok {
-		l.rxDrops[DropBadMeta].Add(1)
+		l.rxDrops[dropBadMeta].Add(1)
 		return
 	}
 	if !l.inbox.beat(timedBeat{b, size, now}) {
-		l.rxDrops[DropControlQueue].Add(1)
+		l.rxDrops[dropControlQueue].Add(1)
 	}
 }
 

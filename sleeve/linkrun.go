@@ -26,13 +26,29 @@ type linkRun struct {
 
 const egressInterval = 10 * time.Second // the way to the peer is looked up anew
 
+func newLinkRun(l *Link, ex *session.Exchange, now time.Time) *linkRun {
+	egress := l.egress()
+	h := newHeart(datagramFor(l.ov.cfg.MTU), egress.mtu, egress.ipv6, now)
+	r := &linkRun{
+		l:      l,
+		log:    l.ov.log.With("peer", l.p.Remote.String()),
+		state:  newLinkState(ex, h),
+		limit:  h.limit,
+		out:    make([]byte, 0, largestMTU),
+		plain:  make([]byte, largestMTU),
+		looked: now,
+		remote: l.endpoint.Load().AddrPort(),
+	}
+	r.publish()
+	return r
+}
+
 func (r *linkRun) loop() {
 	l := r.l
 	defer close(l.stopped)
 	defer l.ov.forget(l)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	r.looked, r.remote = time.Now(), l.endpoint.Load().AddrPort()
 	for {
 		r.publish()
 		select {
@@ -163,7 +179,7 @@ func (r *linkRun) sendBeat(b beat) {
 	b.put(plain)
 	d, err := sealer.Seal(r.out[:0], 0, plain)
 	if err != nil {
-		r.l.rxDrops[DropNoKeys].Add(1)
+		r.l.rxDrops[dropNoKeys].Add(1)
 		return
 	}
 	ep := r.l.endpoint.Load()

@@ -2,8 +2,6 @@ package sleeve
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -210,29 +208,9 @@ func (o *Overlay) prepare(p overlay.Params) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing link: %w", err)
 	}
-	l := &Link{
-		ov:      o,
-		p:       p,
-		route:   peer.Route{Origin: p.Local, Dest: p.Remote},
-		back:    peer.Route{Origin: p.Remote, Dest: p.Local},
-		tx:      make([]linkTx, len(o.lanes)+len(o.relays)),
-		rx:      make([]traffic, len(o.workers)),
-		inbox:   inbox{signal: make(chan struct{}, 1)},
-		done:    make(chan struct{}),
-		stopped: make(chan struct{}),
-	}
-	l.p.Secret = session.Secret{} // the exchange has it
-	l.endpoint.Store(&ep)
-	egress := l.egress()
-	r := &linkRun{
-		l:     l,
-		log:   o.log.With("peer", p.Remote.String()),
-		state: newLinkState(ex, newHeart(datagramFor(o.cfg.MTU), egress.mtu, egress.ipv6, time.Now())),
-		out:   make([]byte, 0, largestMTU),
-		plain: make([]byte, largestMTU),
-	}
-	r.limit = r.state.heart.limit
-	r.publish()
+	p.Secret = session.Secret{} // the exchange has it
+	l := newLink(o, p, ep)
+	r := newLinkRun(l, ex, time.Now())
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
@@ -243,58 +221,11 @@ func (o *Overlay) prepare(p overlay.Params) (*Link, error) {
 	return l, nil
 }
 
-// allLanes are those that a peer may send on, whatever the number of its workers.
-func allLanes() []session.Lane {
-	lanes := []session.Lane{session.LaneControl}
-	for i := range session.Lane(overlay.MaxLanes) {
-		lanes = append(lanes, i, session.RelayLane0+i)
-	}
-	return lanes
-}
-
 func (o *Overlay) forget(l *Link) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.links, l)
 	addCounters(&o.past, l.counters())
-}
-
-// newIndex reserves a receiver index.
-func (o *Overlay) newIndex() (uint32, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for {
-		var b [4]byte
-		rand.Read(b[:])
-		if i := binary.LittleEndian.Uint32(b[:]); !o.index[i] {
-			o.index[i] = true
-			return i, nil
-		}
-	}
-}
-
-// arm makes workers open datagrams with e's keys.
-func (o *Overlay) arm(e *rxEntry) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	m := maps.Clone(*o.table.Load())
-	m[e.keys.Index] = e
-	o.table.Store(&m)
-}
-
-// disarm forgets receiver indices.
-func (o *Overlay) disarm(indices []uint32) {
-	if len(indices) == 0 {
-		return
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	m := maps.Clone(*o.table.Load())
-	for _, i := range indices {
-		delete(m, i)
-		delete(o.index, i)
-	}
-	o.table.Store(&m)
 }
 
 func (o *Overlay) sendControl(ep *udp.Endpoint, d []byte) error {

@@ -2,30 +2,30 @@ package sleeve
 
 import "sync/atomic"
 
-// Reason says why a datagram or a frame was dropped. Its names are label values of
+// reason says why a datagram or a frame was dropped. Its names are label values of
 // metrics.
-type Reason uint8
+type reason uint8
 
 // Reasons for drops; the second group is about frames to send.
 const (
-	notDropped       Reason = iota
-	DropShort               // datagram without room for header and tag, or of another type
-	DropUnknownIndex        // no link has keys of this receiver index
-	DropLane                // lane that we have no keys for, or that came to the wrong socket
-	DropReplay              // counter seen before, or behind the window
-	DropAuth                // not sealed by the peer
-	DropExpired             // keys were given up
-	DropBadMeta             // authentic, but not a valid shard, frame, ...
-	DropBadHeader           // shards whose header contradicts their meta
-	DropFragTimeout         // frame of which some FRAGs never came
-	DropFragSpace           // too many frames in reassembly
-	DropControlQueue        // heartbeats faster than the link takes them
+	notDropped       reason = iota
+	dropShort               // datagram without room for header and tag, or of another type
+	dropUnknownIndex        // no link has keys of this receiver index
+	dropLane                // lane that we have no keys for, or that came to the wrong socket
+	dropReplay              // counter seen before, or behind the window
+	dropAuth                // not sealed by the peer
+	dropExpired             // keys were given up
+	dropBadMeta             // authentic, but not a valid shard, frame, ...
+	dropBadHeader           // shards whose header contradicts their meta
+	dropFragTimeout         // frame of which some FRAGs never came
+	dropFragSpace           // too many frames in reassembly
+	dropControlQueue        // heartbeats faster than the link takes them
 
-	DropNoKeys     // key exchange not done, or link closed
-	DropExhausted  // key has sealed all it may
-	DropTooBig     // fits no datagram and must not be cut
-	DropBadOffload // headers contradict the offload metadata
-	DropSend       // the kernel refused the datagrams
+	dropNoKeys     // key exchange not done, or link closed
+	dropExhausted  // key has sealed all it may
+	dropTooBig     // fits no datagram and must not be cut
+	dropBadOffload // headers contradict the offload metadata
+	dropSend       // the kernel refused the datagrams
 	numReasons
 )
 
@@ -34,7 +34,7 @@ var reasonNames = [numReasons]string{"", "short", "unknown_index", "lane", "repl
 	"no_keys", "exhausted", "too_big", "bad_offload", "send"}
 
 // String is the reason's name in metrics and status.
-func (r Reason) String() string { return reasonNames[r] }
+func (r reason) String() string { return reasonNames[r] }
 
 // drops counts by reason. It has one writer at a time but many readers.
 type drops [numReasons]atomic.Uint64
@@ -42,7 +42,7 @@ type drops [numReasons]atomic.Uint64
 func (d *drops) addTo(m map[string]uint64) {
 	for r := range d {
 		if n := d[r].Load(); n > 0 {
-			m[Reason(r).String()] += n
+			m[reason(r).String()] += n
 		}
 	}
 }

@@ -17,7 +17,7 @@ func (t *txLane) relay(l *Link, rt peer.Route, off ether.Offload, bufs [][]byte)
 		size += len(b)
 	}
 	if size < ether.HeaderLen || size > ether.MaxSuperframe {
-		t.drop(DropBadOffload)
+		t.drop(dropBadOffload)
 		return
 	}
 	if off.GSO != ether.GSONone {

@@ -84,7 +84,7 @@ func (w *rxWorker) endRun(ln *rxLane) {
 	if first > 0 || !u.last {
 		hdr := u.hdr[:copy(u.hdr[:], u.bufs[0])]
 		if ether.CutTemplate(hdr, off, ether.Run{First: first, Len: u.payload, Last: u.last}) != nil {
-			ln.entry.link.rxDrops[DropBadHeader].Add(1)
+			ln.entry.link.rxDrops[dropBadHeader].Add(1)
 			return
 		}
 		u.bufs[0] = hdr

@@ -142,16 +142,13 @@ func (w *rxWorker) batch(slots []udp.Slot, now time.Time) {
 func (w *rxWorker) datagram(d []byte, from *udp.Endpoint) {
 	h, ok := session.ParseHeader(d)
 	if !ok {
-		w.drops[DropShort].Add(1)
+		w.drops[dropShort].Add(1)
 		return
 	}
-	e := w.last
-	if e == nil || e.keys.Index != h.Index {
-		if e = w.table[h.Index]; e == nil {
-			w.drops[DropUnknownIndex].Add(1)
-			return
-		}
-		w.last = e
+	e := w.find(h.Index)
+	if e == nil {
+		w.drops[dropUnknownIndex].Add(1)
+		return
 	}
 	if o := w.ov.ownerOf(h.Lane); o != w.id {
 		w.stray(w.ov.workers[o], e.link, d, from)
@@ -159,7 +156,7 @@ func (w *rxWorker) datagram(d []byte, from *udp.Endpoint) {
 	}
 	ln := w.lane(e, h.Lane)
 	if ln == nil {
-		e.link.rxDrops[DropLane].Add(1)
+		e.link.rxDrops[dropLane].Add(1)
 		return
 	}
 	p, err := ln.opener.Open(h, d)
@@ -168,32 +165,45 @@ func (w *rxWorker) datagram(d []byte, from *udp.Endpoint) {
 		return
 	}
 	w.authentic(ln, h, from)
-	rt := e.link.back
-	if h.Flags == flagRelayed {
-		rt, p, ok = parseRoute(p)
-	} else {
-		ok = h.Flags == 0
+	r, ok := e.link.parse(h, p)
+	switch {
+	case !ok:
+		e.link.rxDrops[dropBadMeta].Add(1)
+	case r.m.kind == kindControl:
+		e.link.heartbeat(r.data, len(d), w.now)
+	default:
+		w.take(ln, r)
 	}
-	if !ok {
-		e.link.rxDrops[DropBadMeta].Add(1)
-		return
+}
+
+// find looks up a receiver index; datagrams mostly come in rows with the same.
+func (w *rxWorker) find(index uint32) *rxEntry {
+	if w.last == nil || w.last.keys.Index != index {
+		w.last = w.table[index]
 	}
-	m, data, ok := parseMeta(p)
-	if !ok || (m.kind == kindControl) != (h.Lane == session.LaneControl) {
-		e.link.rxDrops[DropBadMeta].Add(1)
-		return
+	return w.last
+}
+
+// parse reads an opened plaintext up to its data.
+func (l *Link) parse(h session.Header, p []byte) (r record, ok bool) {
+	r.counter, r.rt = h.Counter, l.back
+	switch h.Flags {
+	case 0:
+	case flagRelayed:
+		if r.rt, p, ok = parseRoute(p); !ok {
+			return r, false
+		}
+	default:
+		return r, false
 	}
-	if m.kind == kindControl {
-		e.link.heartbeat(data, len(d), w.now)
-		return
-	}
-	w.take(ln, record{counter: h.Counter, rt: rt, m: m, data: data})
+	r.m, r.data, ok = parseMeta(p)
+	return r, ok && (r.m.kind == kindControl) == (h.Lane == session.LaneControl)
 }
 
 // stray leaves d to the worker of its lane.
 func (w *rxWorker) stray(owner *rxWorker, l *Link, d []byte, from *udp.Endpoint) {
 	if !owner.strays.add(d, from) {
-		l.rxDrops[DropLane].Add(1)
+		l.rxDrops[dropLane].Add(1)
 		return
 	}
 	owner.sock.Wake()
@@ -205,18 +215,18 @@ func (w *rxWorker) takeStrays() {
 	}
 }
 
-func openReason(err error) Reason {
+func openReason(err error) reason {
 	switch err {
 	case session.ErrReplay:
-		return DropReplay
+		return dropReplay
 	case session.ErrAuth:
-		return DropAuth
+		return dropAuth
 	case session.ErrShort:
-		return DropShort
+		return dropShort
 	case session.ErrNoKey:
-		return DropExpired
+		return dropExpired
 	}
-	return DropAuth // a counter that no key may have is a forgery
+	return dropAuth // a counter that no key may have is a forgery
 }
 
 // lane returns the state of a lane of e, nil when there are no keys for it.
@@ -335,7 +345,7 @@ func (w *rxWorker) item(ln *rxLane, r *record) {
 	case kindBundle:
 		w.endRun(ln)
 		if !bundled(r.data, func(m meta, frame []byte) { w.frame(ln, r.rt, &m, frame) }) {
-			ln.entry.link.rxDrops[DropBadMeta].Add(1)
+			ln.entry.link.rxDrops[dropBadMeta].Add(1)
 		}
 	case kindFrag:
 		w.endRun(ln)

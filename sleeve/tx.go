@@ -73,7 +73,7 @@ func (t *txLane) send(l *Link, rt peer.Route, off ether.Offload, buf []byte, hea
 	}
 	frame := buf[head:]
 	if len(frame) < ether.HeaderLen || len(frame) > ether.MaxSuperframe || head < headRoom {
-		t.drop(DropBadOffload)
+		t.drop(dropBadOffload)
 		return
 	}
 	t.tx.count.frames++
@@ -84,7 +84,7 @@ func (t *txLane) send(l *Link, rt peer.Route, off ether.Offload, buf []byte, hea
 	}
 	n, err := ether.TemplateLen(frame, off)
 	if err != nil {
-		t.drop(DropBadOffload)
+		t.drop(dropBadOffload)
 		return
 	}
 	if len(frame)-n <= int(off.Size) {
@@ -109,7 +109,7 @@ func (t *txLane) attach(l *Link) bool {
 	}
 	st := l.sending.Load()
 	if st == nil {
-		t.drop(DropNoKeys)
+		t.drop(dropNoKeys)
 		return false
 	}
 	if t.tx.keys != st.keys {
@@ -124,7 +124,7 @@ func (t *txLane) attach(l *Link) bool {
 	return true
 }
 
-func (t *txLane) drop(r Reason) { t.tx.drops[r].Add(1) }
+func (t *txLane) drop(r reason) { t.tx.drops[r].Add(1) }
 
 // prefix writes what stands in front of the meta and returns its length.
 func (t *txLane) prefix(p []byte, rt peer.Route) (n int, flags uint16) {
@@ -190,7 +190,7 @@ func (t *txLane) segmented(rt peer.Route, off ether.Offload, buf []byte, head, t
 		copy(buf[start:p], tmpl)
 		run := ether.Run{First: i, Len: n, Last: p+n == len(buf)}
 		if ether.CutTemplate(buf[start:p], off, run) != nil {
-			t.drop(DropBadOffload)
+			t.drop(dropBadOffload)
 			return
 		}
 		t.frame(rt, single(off), buf[:p+n], start)
@@ -203,13 +203,13 @@ func (t *txLane) frame(rt peer.Route, off ether.Offload, buf []byte, head int) {
 	m, ok := frameMeta(off)
 	if !ok {
 		if ether.FinishChecksum(buf[head:], off) != nil {
-			t.drop(DropBadOffload)
+			t.drop(dropBadOffload)
 			return
 		}
 		m, _ = frameMeta(ether.Offload{})
 	}
 	if !m.validFrame(buf[head:]) {
-		t.drop(DropBadOffload)
+		t.drop(dropBadOffload)
 		return
 	}
 	pre := 0
@@ -236,7 +236,7 @@ func (t *txLane) frame(rt peer.Route, off ether.Offload, buf []byte, head int) {
 func (t *txLane) oversize(rt peer.Route, m meta, buf []byte, head int) {
 	t.sealBundle()
 	if !mayFragment(buf[head:]) || t.room < headRoom+fragUnit {
-		t.drop(DropTooBig)
+		t.drop(dropTooBig)
 		if t.hook != nil {
 			t.hook(rt, buf[head:], innerMTU(t.room+sealOver))
 		}
@@ -302,10 +302,10 @@ func (t *txLane) added(n int) {
 
 func (t *txLane) sealFailed(err error) {
 	if err == session.ErrExhausted {
-		t.drop(DropExhausted)
+		t.drop(dropExhausted)
 		return
 	}
-	t.drop(DropNoKeys)
+	t.drop(dropNoKeys)
 }
 
 // transmit sends what is in the arena.
@@ -321,12 +321,12 @@ func (t *txLane) transmit() {
 func (t *txLane) hand(l *Link) {
 	n := uint64(t.count)
 	if l.closed.Load() {
-		t.tx.drops[DropNoKeys].Add(n)
+		t.tx.drops[dropNoKeys].Add(n)
 		return
 	}
 	ep := l.endpoint.Load()
 	if err := t.out.Send(ep, t.arena, t.seg); err != nil {
-		t.tx.drops[DropSend].Add(n)
+		t.tx.drops[dropSend].Add(n)
 		l.sendFailed(ep, err)
 		return
 	}
