@@ -183,26 +183,37 @@ func TestResliced(t *testing.T) {
 		if st := p.link.Status(); st.Reason != "mtu" || st.MTU != 1280-28-sleeve.Overhead {
 			t.Fatalf("status %+v, want reason mtu and the MTU of a 1280-byte path", st)
 		}
-		tr := newTraffic(1)
-		pkt := ethertest.Packet{Seq: 1000, Flags: ether.ACK | ether.PSH, DF: true}
-		s := tr.superframe(pkt, 40*1324-5, 1324)
-		stream := slices.Clone(s.sf.Frame()[54:])
-		p.send(s)
-		frames, _ := p.rx.take()
-		at := 0
-		for i, f := range frames {
-			if seq := int(ether.TCP(f[34:]).Seq()); seq != 1000+at {
-				t.Fatalf("segment %d has sequence number %d, want %d", i, seq, 1000+at)
-			}
-			if string(f[54:]) != string(stream[at:at+len(f)-54]) || len(f) > 14+p.link.Status().MTU {
-				t.Fatalf("segment %d of %d bytes is wrong", i, len(f))
-			}
-			at += len(f) - 54
-		}
-		if at != len(stream) {
-			t.Errorf("%d bytes delivered of %d", at, len(stream))
+		for _, segs := range []int{40, 2, 1} {
+			testResliced(t, p, segs)
 		}
 	})
+}
+
+func testResliced(t *testing.T, p *pair, segs int) {
+	t.Helper()
+	size := 1324
+	if segs == 1 {
+		size = 0 // one packet with a partial checksum
+	}
+	tr := newTraffic(1)
+	pkt := ethertest.Packet{Seq: 1000, Flags: ether.ACK | ether.PSH, DF: true}
+	s := tr.superframe(pkt, segs*1324-5, size)
+	stream := slices.Clone(s.sf.Frame()[54:])
+	p.send(s)
+	frames, _ := p.rx.take()
+	at := 0
+	for i, f := range frames {
+		if seq := int(ether.TCP(f[34:]).Seq()); seq != 1000+at {
+			t.Fatalf("segment %d has sequence number %d, want %d", i, seq, 1000+at)
+		}
+		if string(f[54:]) != string(stream[at:at+len(f)-54]) || len(f) > 14+p.link.Status().MTU {
+			t.Fatalf("segment %d of %d bytes is wrong", i, len(f))
+		}
+		at += len(f) - 54
+	}
+	if at != len(stream) {
+		t.Errorf("%d bytes delivered of %d", at, len(stream))
+	}
 }
 
 // TestTooBig: what fits no datagram and may not be re-sliced is cut into pieces

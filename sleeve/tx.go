@@ -218,8 +218,9 @@ func (t *txLane) frame(rt peer.Route, off ether.Offload, buf []byte, head int) {
 	}
 	n := len(buf) - head
 	switch {
-	case pre+metaLen+n > t.room:
+	case pre+metaLen+n > t.room && !t.resegment(rt, off, buf, head):
 		t.oversize(rt, m, buf, head)
+	case pre+metaLen+n > t.room:
 	case n <= bundleMax:
 		t.gather(rt, m, buf[head:])
 	default:
@@ -229,6 +230,29 @@ func (t *txLane) frame(rt peer.Route, off ether.Offload, buf []byte, head int) {
 		m.put(buf[start+pre:])
 		t.seal(flags, buf[start:])
 	}
+}
+
+// resegment sends a TCP segment that fits no datagram as a superframe of smaller
+// ones, if its checksum is partial. It reports false if it is anything else.
+func (t *txLane) resegment(rt peer.Route, off ether.Offload, buf []byte, head int) bool {
+	if !off.NeedsCsum || off.CsumOff != tcpCsumOff {
+		return false
+	}
+	l, err := ether.Parse(buf[head:])
+	if err != nil || l.Proto != ether.ProtoTCP || l.L4 == 0 {
+		return false
+	}
+	off.GSO = ether.GSOTCPv4
+	if l.IPVersion == 6 {
+		off.GSO = ether.GSOTCPv6
+	}
+	off.ECN = ether.TCP(buf[head+l.L4:]).Flags()&ether.CWR != 0
+	off.Size = uint16(len(buf) - head - l.Payload)
+	if n, err := ether.TemplateLen(buf[head:], off); err != nil || t.room-maxPrefix-n < minSlice {
+		return false
+	}
+	t.super(rt, off, buf, head, l.Payload)
+	return true
 }
 
 // oversize deals with a frame that fits no datagram: pieces if the network may
