@@ -40,6 +40,11 @@ type Queue struct {
 	}
 }
 
+// NewWriter returns another writing side of the queue, for one more goroutine that
+// writes now and then: it has Write and its own Counters, and ends with the Device.
+// Its Read must not be called.
+func (q *Queue) NewWriter() *Queue { return &Queue{fd: q.fd, can: q.can} }
+
 // FD returns the descriptor, to be polled for reading. It stays the Device's to
 // close.
 func (q *Queue) FD() int { return q.fd }

@@ -49,11 +49,13 @@ func openDataplane(cfg *Config, local peer.Name, onMAC func(forward.MACEvent)) (
 		return nil, err
 	}
 	ports := make([]forward.Port, 0, cfg.Lanes)
+	var back []forward.Writer
 	for q := range dp.tap.Queues() {
 		ports = append(ports, dp.tap.Queue(q))
+		back = append(back, dp.tap.Queue(q).NewWriter())
 	}
 	dp.sw, err = forward.New(forward.Config{
-		Local: local, Ports: ports, Flush: func(lane int) { dp.ov.Flush(lane) }, OnMAC: onMAC,
+		Local: local, Ports: ports, Back: back, Flush: func(lane int) { dp.ov.Flush(lane) }, OnMAC: onMAC,
 		Log: cfg.Log.With("part", "switch"), Start: time.Now(),
 	})
 	if err != nil {
@@ -61,7 +63,7 @@ func openDataplane(cfg *Config, local peer.Name, onMAC func(forward.MACEvent)) (
 	}
 	dp.ov, err = sleeve.New(sleeve.Config{
 		Network: dp.net, Receiver: dp.sw, Log: cfg.Log.With("part", "sleeve"),
-		Lanes: len(ports), MTU: cfg.MTU,
+		Lanes: len(ports), MTU: cfg.MTU, TooBig: dp.sw.TooBig,
 	})
 	return dp, err
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"weave/internal/ether"
+	"weave/internal/ether/ethertest"
 	"weave/internal/peer"
 	"weave/internal/rawio"
 )
@@ -129,7 +131,7 @@ func frame(dst, src ether.MAC, body string) []byte {
 func newSwitch(t *testing.T, b *bridge, onMAC func(MACEvent)) *Switch {
 	t.Helper()
 	s, err := New(Config{
-		Local: self, Ports: []Port{b}, Flush: func(int) {}, OnMAC: onMAC,
+		Local: self, Ports: []Port{b}, Back: []Writer{b}, Flush: func(int) {}, OnMAC: onMAC,
 		Log: slog.New(slog.DiscardHandler), Start: time.Now(),
 	})
 	if err != nil {
@@ -333,5 +335,54 @@ func waitFor(t *testing.T, cond func() bool, mu sync.Locker) {
 			t.Fatal("condition not reached")
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// tight is a Path that carries nothing: each frame is too big for it.
+type tight struct {
+	sink
+	s *Switch
+}
+
+func (k *tight) Send(lane int, rt peer.Route, sf *ether.Superframe) {
+	k.s.TooBig(lane, rt, sf.Frame(), 1280)
+	clear(sf.Frame())
+}
+
+func (k *tight) Relay(lane int, rt peer.Route, off ether.Offload, bufs [][]byte) {
+	k.s.TooBig(lane, rt, slices.Concat(bufs...), 1280)
+}
+
+// ipFrame is an IPv4 UDP packet with DF of 1400 bytes.
+func ipFrame(dst, src ether.MAC) []byte {
+	return ethertest.Packet{Dst: dst, Src: src, DF: true, Payload: make([]byte, 1372)}.Frame()
+}
+
+func TestTooBigIsAnswered(t *testing.T) {
+	b := newBridge(t)
+	s := newSwitch(t, b, nil)
+	k2, k3 := &tight{s: s}, &sink{}
+	s.SetRoutes(routes(k2, k3))
+	s.Receive(0, p2, peer.Route{Origin: p2, Dest: self}, ether.Offload{}, [][]byte{frame(macA, macB, "here is B")})
+	b.out = nil
+	k3.take()
+
+	sf := ether.NewSuperframe()
+	f := ipFrame(macB, macA)
+	sf.Head = ether.Headroom
+	sf.Buf = sf.Buf[:sf.Head+copy(sf.Buf[sf.Head:cap(sf.Buf)], f)]
+	s.fromBridge(0, sf, ether.NewSuperframe(), 0)
+	if len(b.out) != 1 || ether.MAC(b.out[0][0:6]) != macA || ether.MAC(b.out[0][6:12]) != macB {
+		t.Fatalf("answers on the bridge: %x, want one from B to A", b.out)
+	}
+
+	// A frame from p3 that p2 cannot take: the answer goes back to p3, as if p2's.
+	s.Receive(0, p3, peer.Route{Origin: p4, Dest: p2}, ether.Offload{}, [][]byte{ipFrame(macB, macC)})
+	got := k3.take()
+	if want := fmt.Sprintf("relay 0 %v>%v %x%x", p2, p4, macC[:], macB[:]); len(got) != 1 || !strings.HasPrefix(got[0], want) {
+		t.Errorf("relayed answers %q, want one that starts %q", got, want)
+	}
+	if n := s.Stats().TooBig; n != 2 {
+		t.Errorf("%d answers counted, want 2", n)
 	}
 }

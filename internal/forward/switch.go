@@ -21,8 +21,13 @@ import (
 // returns rawio.ErrWouldBlock when the queue is empty.
 type Port interface {
 	Read(*ether.Superframe) error
-	Write(ether.Offload, [][]byte) error
+	Writer
 	FD() int
+}
+
+// Writer puts a frame, in pieces, on the bridge. It has one user.
+type Writer interface {
+	Write(ether.Offload, [][]byte) error
 }
 
 // MACEvent says that a MAC address was found to live at Owner; with the zero
@@ -37,6 +42,7 @@ type MACEvent struct {
 type Config struct {
 	Local peer.Name
 	Ports []Port         // port q is TX worker q's and RX worker q's
+	Back  []Writer       // one more writing side per port, for answers of its TX worker
 	Flush func(lane int) // sends what Path.Send queued on a lane
 	OnMAC func(MACEvent) // called from one goroutine, in order; may block
 	Log   *slog.Logger
@@ -62,8 +68,9 @@ type Switch struct {
 // worker counts what one port's workers did; padded so that two do not share a
 // cache line.
 type worker struct {
-	tx, rx counters
-	_      [64]byte
+	tx, rx         counters
+	txBack, rxBack answer
+	_              [64]byte
 }
 
 type counters struct {
@@ -74,7 +81,7 @@ type counters struct {
 
 // New makes a Switch with no routes: everything stays local.
 func New(cfg Config) (*Switch, error) {
-	if cfg.Local.IsZero() || len(cfg.Ports) == 0 || cfg.Flush == nil || cfg.Log == nil {
+	if cfg.Local.IsZero() || len(cfg.Ports) == 0 || len(cfg.Back) != len(cfg.Ports) || cfg.Flush == nil || cfg.Log == nil {
 		return nil, errors.New("forward: incomplete configuration")
 	}
 	s := &Switch{
@@ -172,10 +179,16 @@ func (s *Switch) fromBridge(q int, sf, spare *ether.Superframe, now int64) {
 		}
 		if i == last {
 			v.Hops[i].Path.Send(q, rt, sf)
-			return
+			break
 		}
 		spare.CopyFrom(sf)
 		v.Hops[i].Path.Send(q, rt, spare)
+	}
+	if b := &s.workers[q].txBack; b.pending {
+		b.pending = false
+		if err := s.cfg.Back[q].Write(ether.Offload{}, b.pieces()); err != nil {
+			c.writeErrors.Add(1)
+		}
 	}
 }
 
@@ -210,6 +223,9 @@ func (s *Switch) Receive(lane int, neighbour peer.Name, rt peer.Route, off ether
 			rt.Dest = v.Hops[i].Peer
 		}
 		v.Hops[i].Path.Relay(lane, rt, off, bufs)
+	}
+	if b := &s.workers[lane].rxBack; b.take() {
+		s.answerOrigin(lane, b)
 	}
 	if v.Deliver {
 		if err := s.cfg.Ports[lane].Write(off, bufs); err != nil {
@@ -293,6 +309,7 @@ type Stats struct {
 	FromBridge, ToBridge           uint64 // frames (superframes count once)
 	FromBridgeBytes, ToBridgeBytes uint64
 	WriteErrors                    uint64
+	TooBig                         uint64            // "packet too big" answers given
 	Drops                          map[string]uint64 // by Reason
 }
 
@@ -305,7 +322,8 @@ func (s *Switch) Stats() Stats {
 		st.FromBridgeBytes += w.tx.bytes.Load()
 		st.ToBridge += w.rx.frames.Load()
 		st.ToBridgeBytes += w.rx.bytes.Load()
-		st.WriteErrors += w.rx.writeErrors.Load()
+		st.WriteErrors += w.rx.writeErrors.Load() + w.tx.writeErrors.Load()
+		st.TooBig += w.txBack.count.Load() + w.rxBack.count.Load()
 		for r := Reason(1); r < numReasons; r++ {
 			if n := w.tx.drops[r].Load() + w.rx.drops[r].Load(); n > 0 {
 				st.Drops[r.String()] += n
