@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -364,6 +365,36 @@ func TestRekeyLosesNothing(t *testing.T) {
 		if st := p.link.Status(); st.KeyEpoch < 10 {
 			t.Errorf("epoch %d after 30 s, want 10 at least", st.KeyEpoch)
 		}
+	})
+}
+
+// TestKeysExpire: when the ends cannot agree on new keys the link falls silent
+// instead of using old ones, and comes back when they can.
+func TestKeysExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cut atomic.Bool
+		p := newPair(t, sleevetest.NewNet(1), sleevetest.Options{
+			Cipher:  session.CipherAES,
+			Control: func([]byte) bool { return !cut.Load() },
+			Config:  func(_ int, cfg *sleeve.Config) { cfg.RekeyAfter, cfg.RejectAfter = 20*time.Second, 30*time.Second },
+		})
+		a, b := p.Nodes[0], p.Nodes[1]
+		a.ClearEvents(b.Name)
+		cut.Store(true)
+		time.Sleep(25 * time.Second)
+		if st := p.link.Status(); !st.Up {
+			t.Errorf("down before the keys expired: %+v", st)
+		}
+		e := a.WaitEvent(t, b.Name, func(e overlay.Event) bool { return !e.Up })
+		if e.Reason != "keys expired" || e.Fatal {
+			t.Errorf("event %+v, want keys expired", e)
+		}
+		p.send(newTraffic(1).any())
+		if got, _ := p.rx.take(); len(got) > 0 {
+			t.Error("a frame was sent without keys")
+		}
+		cut.Store(false)
+		a.WaitEvent(t, b.Name, func(e overlay.Event) bool { return e.Up })
 	})
 }
 

@@ -66,6 +66,7 @@ type rxWorker struct {
 	now     time.Time
 	table   map[uint32]*rxEntry
 	last    *rxEntry // cache of the last lookup
+	placed  *Link    // the slot's sender is known to be this link's endpoint
 	touched []*rxLane
 	records []record
 	free    []*run // those no lane has open
@@ -130,6 +131,7 @@ func (w *rxWorker) batch(slots []udp.Slot, now time.Time) {
 	w.last = nil
 	for i := range slots {
 		s := &slots[i]
+		w.placed = nil
 		for d := s.Next(); d != nil; d = s.Next() {
 			w.datagram(d, &s.Reply)
 		}
@@ -211,6 +213,7 @@ func (w *rxWorker) stray(owner *rxWorker, l *Link, d []byte, from *udp.Endpoint)
 
 func (w *rxWorker) takeStrays() {
 	for _, s := range w.strays.take() {
+		w.placed = nil
 		w.datagram(s.datagram, &s.from)
 	}
 }
@@ -257,8 +260,11 @@ func (w *rxWorker) authentic(ln *rxLane, h session.Header, from *udp.Endpoint) {
 		ln.touched = true
 		w.touched = append(w.touched, ln)
 	}
-	if ep := l.endpoint.Load(); *ep != *from && h.Counter == ln.opener.Highest() && from.IsValid() {
-		l.moved(*from)
+	if w.placed != l && h.Counter == ln.opener.Highest() && from.IsValid() {
+		if *l.endpoint.Load() != *from {
+			l.moved(*from)
+		}
+		w.placed = l
 	}
 	if ln.entry.keys.FirstUse() {
 		l.firstUse(ln.entry.keys.Index)

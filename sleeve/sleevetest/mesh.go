@@ -25,6 +25,9 @@ type Options struct {
 	Receiver func(host int) sleeve.Receiver     // nil: frames are counted and forgotten
 	Config   func(host int, cfg *sleeve.Config) // last word on a host's configuration
 
+	// Control, if not nil, is asked before a message crosses a control connection;
+	// false loses it.
+	Control    func(msg []byte) bool
 	StartDelay time.Duration // of the responder's Start behind the initiator's
 }
 
@@ -116,8 +119,16 @@ func (m *Mesh) Connect(t testing.TB, i, j int) {
 	}
 	// Each end's Send is the other end's Control, called only once both are there.
 	var la, lb *sleeve.Link
-	la = m.prepare(t, a, b, true, func(msg []byte) error { lb.Control(msg); return nil })
-	lb = m.prepare(t, b, a, false, func(msg []byte) error { la.Control(msg); return nil })
+	cross := func(to **sleeve.Link) func([]byte) error {
+		return func(msg []byte) error {
+			if m.opts.Control == nil || m.opts.Control(msg) {
+				(*to).Control(msg)
+			}
+			return nil
+		}
+	}
+	la = m.prepare(t, a, b, true, cross(&lb))
+	lb = m.prepare(t, b, a, false, cross(&la))
 	a.Links[b.Name], b.Links[a.Name] = la, lb
 	la.Start()
 	time.Sleep(m.opts.StartDelay)
