@@ -73,12 +73,16 @@ func (l *loop) params(c *conn, k *link) overlay.Params {
 			port = p.Port
 		}
 	}
+	agree, permit := c.agree, c.permit()
+	if permit.Clear() { // a pure function of what both ends know, so both do the same
+		agree.Cipher = session.CipherNone
+	}
 	return overlay.Params{
 		Local: l.r.cfg.Name, Remote: c.hello.Name,
 		ConnUID: c.uid, Initiator: c.outbound,
 		LocalAddr:  c.local.Addr(),
 		RemoteAddr: netip.AddrPortFrom(c.remote.Addr(), port),
-		Agreement:  c.agree, Secret: c.hs.Secret, Permit: c.permit(),
+		Agreement:  agree, Secret: c.hs.Secret, Permit: permit,
 		Send:   func(msg []byte) error { return c.sendOverlay(k.index, msg) },
 		Notify: func(e overlay.Event) { l.r.mail.put(func(l *loop) { l.linkEvent(c, k, e) }) },
 	}

@@ -143,9 +143,7 @@ func (l *Link) Status() overlay.Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := overlay.Status{Path: l.path, Up: l.up, Lanes: l.Params.Agreement.Lanes, Remote: l.Params.RemoteAddr, Reason: l.reason}
-	if !l.Params.Permit.Clear() {
-		s.Cipher = l.Params.Agreement.Cipher
-	}
+	s.Cipher = l.Params.Agreement.Cipher
 	if l.up {
 		s.MTU = 1376
 	}
