@@ -1,0 +1,6 @@
+//go:build race
+
+package session
+
+// raceEnabled shortens the long tests.
+const raceEnabled = true
