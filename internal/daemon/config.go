@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/cpu"
 
@@ -39,6 +40,8 @@ type Config struct {
 	FastDP string // "auto", "vxlan", "ovs", "off"
 	Bridge string // "weave"
 	Lanes  int    // 0: by the number of CPUs
+
+	RekeyAfter time.Duration // age at which a link's keys are replaced; 0: the default. For tests
 
 	RunDir, StateDir string
 	StatusAddr       string // empty: no status listener

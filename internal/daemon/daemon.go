@@ -229,7 +229,7 @@ func (d *daemon) probe() map[string]string {
 	}
 }
 
-func (d *daemon) overlayDrops() map[string]uint64 { return d.ov.Drops() }
+func (d *daemon) overlayDrops() map[string]uint64 { return d.ov.Counters().Drops }
 
 func (d *daemon) tapDrops() map[string]uint64 {
 	sum := map[string]uint64{}

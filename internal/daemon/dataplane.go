@@ -64,6 +64,7 @@ func openDataplane(cfg *Config, local peer.Name, onMAC func(forward.MACEvent)) (
 	dp.ov, err = sleeve.New(sleeve.Config{
 		Network: dp.net, Receiver: dp.sw, Log: cfg.Log.With("part", "sleeve"),
 		Lanes: len(ports), MTU: cfg.MTU, TooBig: dp.sw.TooBig,
+		RekeyAfter: cfg.RekeyAfter,
 	})
 	return dp, err
 }

@@ -47,7 +47,7 @@ func newMetrics(d *daemon) *metrics {
 		switchDrops:  desc("switch_drops_total", "Frames the switch dropped, by reason.", "reason"),
 		macs:         desc("macs", "MAC addresses known."),
 		writeErrors:  desc("switch_write_errors_total", "Frames the TAP device did not take."),
-		socketDrops:  desc("drops_total", "Datagrams dropped before they belonged to a link, and sends that failed, by reason.", "reason"),
+		socketDrops:  desc("drops_total", "Datagrams and frames that sleeve dropped, over all links past and present, by reason.", "reason"),
 		tunnelDrops:  desc("tap_drops_total", "Frames dropped at the TAP device, by reason.", "reason"),
 	}
 }
