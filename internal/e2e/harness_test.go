@@ -30,9 +30,10 @@ type site struct {
 	box      *testnet.Namespace
 	in4, in6 netip.Addr
 	d        *testnet.Daemon
-	bin      string
+	bin      string // of commands
 
-	t *testing.T
+	daemonBin string // usually bin too
+	t         *testing.T
 }
 
 // newSites makes hosts a, b, … on one underlay, with a container each.
@@ -49,8 +50,9 @@ func newSites(t *testing.T, n int, opts ...testnet.HostOption) (*testnet.Lab, []
 
 // siteOn gives a host its container, whose inner addresses end in n.
 func siteOn(t *testing.T, h *testnet.Host, n int) *site {
+	bin := testnet.Binary(t)
 	return &site{
-		Host: h, box: h.Container("box"), bin: testnet.Binary(t), t: t,
+		Host: h, box: h.Container("box"), bin: bin, daemonBin: bin, t: t,
 		in4: netip.AddrFrom4([4]byte{10, 55, 0, byte(n)}),
 		in6: netip.MustParseAddr(fmt.Sprintf("fd55::%x", n)),
 	}
@@ -66,13 +68,13 @@ func (s *site) launch(args ...string) {
 // start starts the daemon.
 func (s *site) start(args ...string) {
 	s.t.Helper()
-	s.d = s.StartWeave(s.t, s.bin, append([]string{"--nickname", s.Label}, args...)...)
+	s.d = s.StartWeave(s.t, s.daemonBin, append([]string{"--nickname", s.Label}, args...)...)
 }
 
 // attach puts the container on the network.
 func (s *site) attach() {
 	s.t.Helper()
-	got := s.d.MustWeave("attach", s.in4.String()+"/24", s.in6.String()+"/64", s.box.Ref())
+	got := mustSucceed(s.t, s.weave("attach", s.in4.String()+"/24", s.in6.String()+"/64", s.box.Ref()))
 	if want := fmt.Sprintf("%v %v\n", s.in4, s.in6); got != want {
 		s.t.Errorf("attach on %s printed %q, want %q", s.Label, got, want)
 	}
