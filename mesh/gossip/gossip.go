@@ -36,12 +36,14 @@ import "weave/internal/peer"
 // state is encoded as several.
 const MaxMessage = 128 << 10
 
-// Data is a part of a channel's state on its way to a neighbour.
+// Data is a part of a channel's state on its way to some neighbours. It is
+// immutable: the same Data waits on many connections, and their writers encode it
+// while the channel makes the next.
 type Data interface {
 	// Encode returns messages of at most MaxMessage bytes; each can be merged by
-	// itself, in any order.
+	// itself, in any order. It is called from any goroutine, perhaps never.
 	Encode() [][]byte
-	// Merge returns a Data that holds both; it may change and return either.
+	// Merge returns a Data that holds both; it changes neither.
 	Merge(Data) Data
 }
 
@@ -71,7 +73,8 @@ type Reaction struct {
 // Sender is what the mesh gives to a channel. Its methods never block and may be
 // called from any goroutine.
 type Sender interface {
-	// Update spreads a change made here.
+	// Update spreads a change made here. What comes before the mesh runs, or
+	// faster than it can be sent, is merged.
 	Update(Data)
 	// Unicast sends to one peer, over as many hops as it takes; it fails at once if
 	// no route is known. Delivery is not certain.
