@@ -62,7 +62,9 @@
 //	K_{d,l}  = HKDF-Expand(prk, info = "weave session v1 lane" ‖ cipher ‖ epoch u32 LE ‖ d ‖ l, 32)
 //
 // with HMAC-BLAKE2s, d = 0 from the initiator to the responder and 1 back, and l
-// the lane. Ephemeral keys, the DH result and prk are gone when the keys are made.
+// the lane. Ephemeral keys and the DH result are gone when prk is made. A lane's key
+// is made when the lane is first used; prk is cleared when the keys are given up, so
+// that it lives no longer than they do.
 //
 // # Limits
 //

@@ -392,7 +392,7 @@ func (e *Exchange) onInit(m message, raw []byte, now time.Time, o *Output) error
 	e.epoch = m.epoch
 	e.armRx(rx, o)
 	if e.nextTx != nil {
-		e.nextTx.gone.Store(true) // never used
+		e.nextTx.giveUp() // never used
 	}
 	e.nextTx = tx
 	e.lastInit, e.lastResp = bytes.Clone(raw), resp
@@ -475,13 +475,13 @@ func (e *Exchange) armRx(k *RxKeys, o *Output) {
 
 func (e *Exchange) dropOldestRx(o *Output) {
 	k := e.rx[0]
-	k.gone.Store(true)
+	k.giveUp()
 	e.rx = slices.Delete(e.rx, 0, 1)
 	o.DropRx = append(o.DropRx, k.Index)
 	if k.Epoch == e.epoch { // the newest: its answer is worth nothing now
 		e.lastInit, e.lastResp = nil, nil
 		if e.nextTx != nil {
-			e.nextTx.gone.Store(true)
+			e.nextTx.giveUp()
 			e.nextTx = nil
 		}
 	}
@@ -491,7 +491,7 @@ func (e *Exchange) dropOldestRx(o *Output) {
 // under the old ones, so these end one replacement later.
 func (e *Exchange) useTx(k *TxKeys, o *Output) {
 	if e.oldTx != nil {
-		e.oldTx.gone.Store(true)
+		e.oldTx.giveUp()
 	}
 	e.oldTx, e.tx = e.tx, k
 	o.UseTx, o.StopTx = k, false
@@ -500,7 +500,7 @@ func (e *Exchange) useTx(k *TxKeys, o *Output) {
 func (e *Exchange) stopTx(o *Output) {
 	for _, k := range []*TxKeys{e.oldTx, e.tx, e.nextTx} {
 		if k != nil {
-			k.gone.Store(true)
+			k.giveUp()
 		}
 	}
 	o.StopTx = e.tx != nil
@@ -516,11 +516,11 @@ func (e *Exchange) expire(now time.Time, o *Output) {
 		e.dropOldestRx(o)
 	}
 	if e.oldTx != nil && old(e.oldTx.Created) {
-		e.oldTx.gone.Store(true)
+		e.oldTx.giveUp()
 		e.oldTx = nil
 	}
 	if e.tx != nil && old(e.tx.Created) {
-		e.tx.gone.Store(true)
+		e.tx.giveUp()
 		e.tx = nil
 		o.StopTx = true
 		e.confirmAt, e.requestAt = time.Time{}, time.Time{}

@@ -429,3 +429,54 @@ func TestGoldenExchange(t *testing.T) {
 		}
 	}
 }
+
+// TestThreeGenerations: the responder that hears no CONFIRM goes on with keys two
+// epochs old, and the initiator can still open what it sends; a fourth epoch ends
+// the first.
+func TestThreeGenerations(t *testing.T) {
+	a, b := established(t, CipherAES)
+	late := b.send(0)
+	for i := range 3 {
+		if len(a.rx) != i+1 || len(b.rx) != i+1 || epochOf(b.tx) != 1 {
+			t.Fatalf("after %d rekeys: %d and %d generations, responder sends with epoch %d", i, len(a.rx), len(b.rx), epochOf(b.tx))
+		}
+		if _, err := a.receive(b.send(0), at(0)); err != nil {
+			t.Errorf("after %d rekeys: %v", i, err)
+		}
+		now := at(time.Duration(i+1) * 2 * time.Second)
+		init := a.apply(a.e.Rekey(now))[0]
+		a.control(b.control(init, now)[0], now) // its CONFIRM is lost
+	}
+	if len(a.rx) != rxGenerations || len(b.rx) != rxGenerations {
+		t.Errorf("%d and %d generations, want %d", len(a.rx), len(b.rx), rxGenerations)
+	}
+	if _, err := a.receive(late, at(0)); err != ErrNoKey {
+		t.Errorf("datagram of the fourth epoch back: %v", err)
+	}
+}
+
+// TestStopsBeforeThePeerForgets: keys to send with are as old as the INIT, keys to
+// receive with as young as the answer, so that no datagram comes to an end that
+// has just dropped its keys.
+func TestStopsBeforeThePeerForgets(t *testing.T) {
+	a, b := newTestEnd(t, true, CipherAES), newTestEnd(t, false, CipherAES)
+	init := a.start(at(0))[0]
+	resp := b.control(init, at(10*time.Second))[0]
+	b.control(a.control(resp, at(20*time.Second))[0], at(30*time.Second))
+	for _, tt := range []struct {
+		at       time.Duration
+		aTx, bTx bool
+		aRx, bRx int
+	}{
+		{at: 180*time.Second - 1, aTx: true, bTx: true, aRx: 1, bRx: 1},
+		{at: 180 * time.Second, aTx: false, bTx: true, aRx: 1, bRx: 1},
+		{at: 190 * time.Second, aTx: false, bTx: false, aRx: 1, bRx: 0},
+		{at: 200 * time.Second, aTx: false, bTx: false, aRx: 0, bRx: 0},
+	} {
+		a.tick(at(tt.at))
+		b.tick(at(tt.at))
+		if (a.tx != nil) != tt.aTx || (b.tx != nil) != tt.bTx || len(a.rx) != tt.aRx || len(b.rx) != tt.bRx {
+			t.Errorf("at %v: sending %v, %v, receiving %d, %d; want %+v", tt.at, a.tx != nil, b.tx != nil, len(a.rx), len(b.rx), tt)
+		}
+	}
+}

@@ -1,12 +1,14 @@
 package session
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,16 +48,34 @@ type TxKeys struct {
 	Created time.Time // as told to the Exchange; when this end began to make them
 
 	gone    atomic.Bool
-	sealers [NumLanes]*Sealer
+	source  source
+	sealers [NumLanes]atomic.Pointer[Sealer]
 }
 
 // Sealer returns the one Sealer of a lane, the same at each call, or nil when the
-// lane was not among those of the ExchangeConfig.
+// lane was not among those of the ExchangeConfig. The first call for a lane makes
+// its key, which takes some microseconds and memory; later ones cost one load.
 func (k *TxKeys) Sealer(l Lane) *Sealer {
 	if l >= NumLanes {
 		return nil
 	}
-	return k.sealers[l]
+	if s := k.sealers[l].Load(); s != nil {
+		return s
+	}
+	return makeOnce(&k.source, l, &k.sealers[l], func(a cipher.AEAD, ok bool) *Sealer {
+		s := &Sealer{aead: a, sealed: k.source.cipher != CipherNone, lane: l, index: k.Index}
+		if ok { // else it is one that seals nothing
+			s.keys = k
+			s.soft, s.hard = limits(k.source.cipher)
+		}
+		return s
+	})
+}
+
+// giveUp makes all Sealers fail from now on, whoever holds them.
+func (k *TxKeys) giveUp() {
+	k.gone.Store(true)
+	k.source.wipe()
 }
 
 // RxKeys are the keys of one epoch to receive with. They may be read by all; each
@@ -67,16 +87,34 @@ type RxKeys struct {
 	created time.Time
 	gone    atomic.Bool
 	used    atomic.Bool
-	openers [NumLanes]*Opener
+	source  source
+	openers [NumLanes]atomic.Pointer[Opener]
 }
 
 // Opener returns the one Opener of a lane, the same at each call, or nil when the
-// lane was not among those of the ExchangeConfig.
+// lane was not among those of the ExchangeConfig. As with [TxKeys.Sealer], the
+// first call for a lane makes its key.
 func (k *RxKeys) Opener(l Lane) *Opener {
 	if l >= NumLanes {
 		return nil
 	}
-	return k.openers[l]
+	if o := k.openers[l].Load(); o != nil {
+		return o
+	}
+	return makeOnce(&k.source, l, &k.openers[l], func(a cipher.AEAD, ok bool) *Opener {
+		o := &Opener{aead: a, sealed: k.source.cipher != CipherNone, lane: l, index: k.Index}
+		if ok {
+			o.keys = k
+			_, o.hard = limits(k.source.cipher)
+		}
+		return o
+	})
+}
+
+// giveUp makes all Openers fail from now on, whoever holds them.
+func (k *RxKeys) giveUp() {
+	k.gone.Store(true)
+	k.source.wipe()
 }
 
 // FirstUse is called after each datagram opened with the keys and is true exactly
@@ -116,19 +154,6 @@ func newSchedule(c Cipher, epoch uint32, dh []byte, secret Secret, init, resp []
 // wipe forgets the secret that the keys were made from.
 func (s *schedule) wipe() { clear(s.prk) }
 
-// aead returns the cipher of one lane and direction; nil in clear mode.
-func (s *schedule) aead(d direction, l Lane) (cipher.AEAD, error) {
-	if s.cipher == CipherNone {
-		return nil, nil
-	}
-	key, err := s.key(d, l)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	return newAEAD(s.cipher, key)
-}
-
 func (s *schedule) key(d direction, l Lane) ([]byte, error) {
 	info := append(make([]byte, 0, len(laneLabel)+7), laneLabel...)
 	info = append(info, byte(s.cipher))
@@ -137,30 +162,87 @@ func (s *schedule) key(d direction, l Lane) ([]byte, error) {
 	return hkdf.Expand(newBlake2s, s.prk, string(info), keyLen)
 }
 
+// tx makes the keys to send with. That of the first lane is made at once, so that
+// an error is the exchange's.
 func (s *schedule) tx(d direction, lanes []Lane, index uint32, created time.Time) (*TxKeys, error) {
 	k := &TxKeys{Epoch: s.epoch, Index: index, Created: created}
-	soft, hard := limits(s.cipher)
-	for _, l := range lanes {
-		aead, err := s.aead(d, l)
-		if err != nil {
-			return nil, err
-		}
-		k.sealers[l] = &Sealer{keys: k, aead: aead, sealed: s.cipher != CipherNone, lane: l, index: index, soft: soft, hard: hard}
+	k.source.init(s, d, lanes)
+	if k.Sealer(lanes[0]).keys == nil {
+		return nil, ErrNoKey
 	}
 	return k, nil
 }
 
+// rx is tx for the keys to receive with.
 func (s *schedule) rx(d direction, lanes []Lane, index uint32, created time.Time) (*RxKeys, error) {
 	k := &RxKeys{Epoch: s.epoch, Index: index, created: created}
-	_, hard := limits(s.cipher)
-	for _, l := range lanes {
-		aead, err := s.aead(d, l)
-		if err != nil {
-			return nil, err
-		}
-		k.openers[l] = &Opener{keys: k, aead: aead, sealed: s.cipher != CipherNone, lane: l, index: index, hard: hard}
+	k.source.init(s, d, lanes)
+	if k.Opener(lanes[0]).keys == nil {
+		return nil, ErrNoKey
 	}
 	return k, nil
+}
+
+// source makes the keys of one direction, each when its lane is first used: most
+// links never use most lanes, and an AEAD with a replay window is 2.5 KiB.
+type source struct {
+	// Set once.
+	schedule
+	d     direction
+	lanes uint64 // bit l: lane l may have keys
+
+	mu    sync.Mutex // held while a key is made or prk cleared
+	wiped bool
+}
+
+func (src *source) init(s *schedule, d direction, lanes []Lane) {
+	src.schedule = schedule{cipher: s.cipher, epoch: s.epoch, prk: bytes.Clone(s.prk)}
+	src.d = d
+	for _, l := range lanes {
+		src.lanes |= 1 << l
+	}
+}
+
+// makeOnce fills at with what build makes of lane l's AEAD (nil in clear mode), if
+// nobody has yet. ok is false when the keys were given up, or the AEAD cannot be
+// made: what is built then must fail. The result is nil for a lane without keys.
+func makeOnce[T any](s *source, l Lane, at *atomic.Pointer[T], build func(a cipher.AEAD, ok bool) *T) *T {
+	if s.lanes&(1<<l) == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v := at.Load(); v != nil {
+		return v
+	}
+	a, err := s.aead(l)
+	v := build(a, err == nil)
+	at.Store(v)
+	return v
+}
+
+// aead returns the cipher of one lane; nil in clear mode. mu is held.
+func (s *source) aead(l Lane) (cipher.AEAD, error) {
+	if s.wiped {
+		return nil, ErrNoKey
+	}
+	if s.cipher == CipherNone {
+		return nil, nil
+	}
+	key, err := s.key(s.d, l)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	return newAEAD(s.cipher, key)
+}
+
+// wipe forgets what keys are made from.
+func (s *source) wipe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wiped = true
+	s.schedule.wipe()
 }
 
 func newAEAD(c Cipher, key []byte) (cipher.AEAD, error) {
