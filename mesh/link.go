@@ -88,6 +88,21 @@ func (l *loop) params(c *conn, k *link) overlay.Params {
 	}
 }
 
+// elsewhere is where to find the peer if its data comes from another address than
+// its control connection, which does not survive such a move; zero: it doesn't.
+func (c *conn) elsewhere() netip.AddrPort {
+	for _, k := range c.links {
+		if !k.up || c.hello.Port == 0 {
+			continue
+		}
+		a := k.link.Status().Remote.Addr().Unmap().WithZone("")
+		if a.IsValid() && !a.IsLinkLocalUnicast() && a != c.remote.Addr().WithZone("") {
+			return netip.AddrPortFrom(a, c.hello.Port)
+		}
+	}
+	return netip.AddrPort{}
+}
+
 // sendOverlay queues a message of an overlay. It may be called from any goroutine.
 func (c *conn) sendOverlay(index int, msg []byte) error {
 	m, err := wire.Overlay(index, msg)

@@ -126,6 +126,10 @@ func (l *loop) tick(now time.Time) {
 		}
 		if !c.established && !now.Before(c.since.Add(noPathTime)) {
 			l.drop(c, l.noPath(c), true)
+			continue
+		}
+		if c.established {
+			l.maker.Moved(c.key, c.elsewhere())
 		}
 	}
 }

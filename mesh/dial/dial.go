@@ -43,6 +43,11 @@
 // start this again, so that a peer that accepts and breaks off isn't dialed in a
 // circle.
 //
+// # Moved
+//
+// A peer's data tells where it is now when its address changes. A target that a
+// lost connection served is dialed there first, and then where it always was.
+//
 // # Served
 //
 // A connection serves a target when its remote address, or the address its peer
@@ -143,6 +148,7 @@ type target struct {
 	addrs   []netip.AddrPort // dialing: those still to try
 	addr    netip.AddrPort   // dialed last
 	known   []netip.AddrPort // all that it resolved to last
+	seen    netip.AddrPort   // dialed before known: where its peer had moved; zero: it had not
 	peer    peer.Name        // whom it led to last
 	err     error            // of the last attempt
 	began   time.Time        // the last attempt
@@ -157,6 +163,7 @@ type conn struct {
 	Conn
 	up          time.Time
 	established bool
+	moved       netip.AddrPort // where the peer listens now; zero: where it did
 }
 
 // Maker is the connection maker. It is owned by one goroutine.
@@ -253,7 +260,7 @@ func (t *target) reset(now time.Time) {
 	t.never, t.err, t.interval, t.fastUntil = false, nil, firstDelay, time.Time{}
 	t.due = now
 	if t.state == waiting {
-		t.peer, t.known = peer.Name{}, nil
+		t.peer, t.known, t.seen = peer.Name{}, nil, netip.AddrPort{}
 	}
 }
 

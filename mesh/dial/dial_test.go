@@ -111,6 +111,12 @@ func (w *world) do(x, event string) {
 	case "down":
 		w.m.Down(w.now, 1, Failed, errX)
 		w.m.Down(w.now, 2, Failed, errX)
+	case "moved": // the peer of key 1
+		to := ap(f[1])
+		if to.Port() == 0 {
+			to = netip.AddrPort{}
+		}
+		w.m.Moved(1, to)
 	case "downB":
 		w.m.Down(w.now, 3, Failed, errX)
 	case "lost-duplicate":
@@ -308,6 +314,33 @@ func TestTwoTargetsOfOneAddress(t *testing.T) {
 	}
 	if got := w.m.Serving(1); got != lit {
 		t.Errorf("connection serves %q", got)
+	}
+}
+
+// A peer that moved while it was connected is dialed where it was seen last, then
+// where it always was.
+func TestMovedPeer(t *testing.T) {
+	for _, tt := range []struct{ target, events, effects string }{
+		{lit, "connect; up; established; moved 10.0.0.7:6783; down", "dial 10.0.0.7:6783"},
+		{lit, "connect; up; established; moved 10.0.0.7:6783; down; unreachable", "dial 10.0.0.1:6783"},
+		{lit, "connect; up; established; moved 10.0.0.7:6783; down; unreachable; unreachable; wait 1s", "dial 10.0.0.7:6783"},
+		{lit, "connect; up; established; moved 10.0.0.7:6783; moved 0.0.0.0:0; down", "dial 10.0.0.1:6783"},
+		// Found there, it is looked for there again.
+		{lit, "connect; up; established; moved 10.0.0.7:6783; down; up; established; wait 2m; down", "dial 10.0.0.7:6783"},
+		// Found at home, it is at home.
+		{lit, "connect; up; established; moved 10.0.0.7:6783; down; unreachable; up; established; wait 2m; down", "dial 10.0.0.1:6783"},
+		{lit, "connect; up; established; moved 10.0.0.7:6783; down; unreachable; unreachable; connect", "dial 10.0.0.1:6783"},
+		{name, "connect; resolved 10.0.0.1; up; established; moved 10.0.0.7:6783; down; resolved 10.0.0.1", "dial 10.0.0.7:6783"},
+	} {
+		w := newWorld(0)
+		got := ""
+		for _, e := range strings.Split(tt.events, "; ") {
+			w.do(tt.target, e)
+			got = w.step()
+		}
+		if got != tt.effects {
+			t.Errorf("%s: %s: %q, want %q", tt.target, tt.events, got, tt.effects)
+		}
 	}
 }
 

@@ -62,22 +62,31 @@ func (m *Maker) start(now time.Time, t *target) (Effect, bool) {
 	}
 	e := Effect{Target: t.text, Resolve: t.host, Port: m.port(t)}
 	if a, err := netip.ParseAddr(t.host); err == nil {
-		e = Effect{Target: t.text, Dial: netip.AddrPortFrom(a.Unmap(), m.port(t))}
-		if m.dialed(e.Dial) {
+		t.known = []netip.AddrPort{netip.AddrPortFrom(a.Unmap(), m.port(t))}
+		round := t.round()
+		if m.dialed(round[0]) {
 			t.due = now.Add(soon)
 			return e, false
 		}
-		t.state, t.known, t.addrs, t.addr = dialing, []netip.AddrPort{e.Dial}, nil, e.Dial
 		if m.serves(t) != nil {
-			t.state = waiting
 			return e, false
 		}
+		t.state, t.addr, t.addrs = dialing, round[0], round[1:]
+		e = Effect{Target: t.text, Dial: t.addr}
 	} else {
 		t.state = resolving
 	}
 	t.attempt, t.began = m.newAttempt(), now
 	e.Attempt = t.attempt
 	return e, true
+}
+
+// round lists the addresses of one attempt, in the order in which to dial them.
+func (t *target) round() []netip.AddrPort {
+	if !t.seen.IsValid() || slices.Contains(t.known, t.seen) {
+		return t.known
+	}
+	return append([]netip.AddrPort{t.seen}, t.known...)
 }
 
 func (m *Maker) newAttempt() uint64 { m.attempt++; return m.attempt }
@@ -154,11 +163,12 @@ func (m *Maker) Resolved(now time.Time, attempt uint64, addrs []netip.Addr, err 
 		t.due = now
 		return
 	}
-	if m.dialed(t.known[0]) {
+	round := t.round()
+	if m.dialed(round[0]) {
 		t.due = now.Add(soon)
 		return
 	}
-	t.state, t.addr, t.addrs = dialing, t.known[0], t.known[1:]
+	t.state, t.addr, t.addrs = dialing, round[0], round[1:]
 }
 
 // Up says that a connection passed all checks. Key is the caller's, unique among
@@ -172,6 +182,9 @@ func (m *Maker) Up(now time.Time, key uint64, c Conn) {
 		if !slices.Contains(t.known, c.Addr) {
 			t.known = append(t.known, c.Addr)
 		}
+		if t.seen != c.Addr {
+			t.seen = netip.AddrPort{}
+		}
 		t.due = now
 	}
 }
@@ -180,6 +193,14 @@ func (m *Maker) Up(now time.Time, key uint64, c Conn) {
 func (m *Maker) Established(key uint64) {
 	if c := m.conns[key]; c != nil {
 		c.established = true
+	}
+}
+
+// Moved says where the peer of a connection listens now that its address is
+// another; zero: it is as it was.
+func (m *Maker) Moved(key uint64, to netip.AddrPort) {
+	if c := m.conns[key]; c != nil {
+		c.moved = to
 	}
 }
 
@@ -201,6 +222,9 @@ func (m *Maker) Down(now time.Time, key uint64, o Outcome, err error) {
 
 func (m *Maker) lost(now time.Time, t *target, c *conn, o Outcome, err error) {
 	t.began = now
+	if c.moved.IsValid() {
+		t.seen = c.moved
+	}
 	switch {
 	case m.serves(t) != nil:
 		t.due = now
