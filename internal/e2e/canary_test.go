@@ -236,9 +236,9 @@ func TestCaptureSeesClearText(t *testing.T) {
 	capture.Stop()
 	hits := capture.Hits()
 	for _, c := range canaries(a, b) {
+		t.Logf("%q is in %d frames", c, hits[c])
 		if hits[c] == 0 && c != password {
 			t.Errorf("%q was not seen", c)
 		}
 	}
-	t.Logf("seen %q", hits)
 }

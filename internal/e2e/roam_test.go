@@ -1,0 +1,72 @@
+package e2e_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// roamLimit is how long traffic may pause when an underlay address changes.
+const roamLimit = 2 * time.Second
+
+// Underlay addresses change: traffic follows at once, and the control connection
+// is made anew while it flows. In one pair the end that dials moves, in the other
+// the end that is dialed.
+func TestRoaming(t *testing.T) {
+	_, sites := newSites(t, 4)
+	pw := passwordFile(t, password)
+	pairs := []struct {
+		what         string
+		dialed, site *site
+		mover        *site
+		probe        *probe
+		moved        time.Time
+	}{
+		{what: "the end that dials", dialed: sites[0], site: sites[1], mover: sites[1]},
+		{what: "the end that is dialed", dialed: sites[2], site: sites[3], mover: sites[2]},
+	}
+	for i := range pairs {
+		p := &pairs[i]
+		p.dialed.launch("--password-file", pw)
+		p.site.launch("--password-file", pw, p.dialed.IP4.String())
+		joined(t, p.dialed, p.site)
+		p.probe = probeOf(t, p.dialed, p.site)
+	}
+	for i := range pairs {
+		p := &pairs[i]
+		p.mover.Move()
+		p.moved = time.Now()
+		took := within(t, roamLimit, "traffic again", func() bool { return p.probe.answeredSince(p.moved.Add(probeEvery)) })
+		t.Logf("%s moved; traffic flows after %v", p.what, took.Round(time.Millisecond))
+	}
+	// The control connections live for 15 s without an answer.
+	for _, p := range pairs {
+		took := within(t, 25*time.Second, p.what+": a control connection to the new address", func() bool {
+			for _, s := range []*site{p.dialed, p.site} {
+				c, _ := s.to(other(s, p.dialed, p.site))
+				if s != p.mover && !strings.HasPrefix(c.Address, p.mover.IP4.String()+":") {
+					return false
+				}
+			}
+			return true
+		})
+		t.Logf("%s: control connection from the new address after %v more", p.what, took.Round(time.Millisecond))
+	}
+	time.Sleep(time.Second)
+	for _, p := range pairs {
+		gap, lost := p.probe.gap(p.moved)
+		t.Logf("%s: longest gap %v, %d of %d probes lost", p.what, gap.Round(time.Millisecond), lost, time.Since(p.moved)/probeEvery)
+		if gap > roamLimit {
+			t.Errorf("%s moved: traffic paused for %v", p.what, gap)
+		}
+		joined(t, p.dialed, p.site)
+	}
+}
+
+// other returns that of a and b that s is not.
+func other(s, a, b *site) *site {
+	if s == a {
+		return b
+	}
+	return a
+}
