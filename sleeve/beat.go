@@ -2,7 +2,12 @@ package sleeve
 
 import (
 	"encoding/binary"
+	"errors"
+	"sync"
 	"time"
+
+	"weave/crypto/session"
+	"weave/sleeve/udp"
 )
 
 // beatKind is the first byte of a control message. Append only.
@@ -48,4 +53,34 @@ func parseBeat(p []byte) (b beat, ok bool) {
 		stamp:  time.Duration(binary.LittleEndian.Uint64(p[8:])),
 	}
 	return b, b.kind == beatRequest || b.kind == beatReply
+}
+
+// beatSender sends the heartbeats of all links. They are few, and buffers of the
+// size of the largest would make most of what an idle link costs.
+type beatSender struct {
+	mu     sync.Mutex
+	out    Sender
+	plain  [largestMTU]byte
+	sealed [largestMTU]byte
+}
+
+var errNotSealed = errors.New("sleeve: no key for a heartbeat")
+
+// send seals b and sends it to ep. A request is as long as the size that it is to
+// prove. The error is errNotSealed or that of the Sender.
+func (s *beatSender) send(ep *udp.Endpoint, sealer *session.Sealer, b *beat) error {
+	n := metaLen + beatLen
+	if b.kind == beatRequest {
+		n = max(n, int(b.size)-sealer.Overhead())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	plain := s.plain[:n]
+	clear(plain)
+	b.put(plain)
+	d, err := sealer.Seal(s.sealed[:0], 0, plain)
+	if err != nil {
+		return errNotSealed
+	}
+	return s.out.Send(ep, d, len(d))
 }

@@ -10,7 +10,7 @@ const (
 	fragTimeout = 250 * time.Millisecond // since a frame's first piece came
 	fragSlots   = 16                     // frames in reassembly per lane
 	fragSmall   = 2304                   // most frames are not longer
-	fragPool    = 16                     // buffers of each size kept for reuse
+	fragPool    = 16                     // buffers of each size, and slots, kept for reuse
 	fragBytes   = 8 << 20                // in reassembly, per worker
 	fragUnits   = (maxMessage + fragUnit - 1) / fragUnit
 )
@@ -21,19 +21,21 @@ type fragBudget struct {
 	live         int // frames in reassembly
 	bytes        int // in buffers of theirs
 	small, large [][]byte
+	slots        []*fragSlot
 	lanes        []*rxLane // those with a live frame
 }
 
-// reassembly is one lane's frames of which some FRAGs came.
+// reassembly is one lane's frames of which some FRAGs came. The slots are the
+// worker's, lent while a frame is live; nil: free.
 type reassembly struct {
-	slots [fragSlots]fragSlot
+	slots [fragSlots]*fragSlot
 	live  int
 }
 
 // fragSlot is a frame in reassembly. A piece that overlaps another is ignored, so
 // what is once there does not change.
 type fragSlot struct {
-	used     bool
+	at       int // in reassembly.slots
 	id       uint16
 	rt       peer.Route
 	deadline time.Time
@@ -78,34 +80,35 @@ func (w *rxWorker) fragSlotOf(ln *rxLane, r *record) *fragSlot {
 	if ln.frags == nil {
 		ln.frags = new(reassembly)
 	}
-	var free, oldest *fragSlot
-	for i := range ln.frags.slots {
-		s := &ln.frags.slots[i]
+	free, oldest := -1, -1
+	for i, s := range ln.frags.slots {
 		switch {
-		case !s.used:
-			free = s
+		case s == nil:
+			free = i
 		case s.id == r.m.b && s.rt == r.rt:
 			return s
-		case oldest == nil || s.deadline.Before(oldest.deadline):
-			oldest = s
+		case oldest < 0 || s.deadline.Before(ln.frags.slots[oldest].deadline):
+			oldest = i
 		}
 	}
-	if free == nil {
+	if free < 0 {
 		ln.entry.link.rxDrops[dropFragTimeout].Add(1)
-		w.fragRelease(ln, oldest)
+		w.fragRelease(ln, ln.frags.slots[oldest])
 		free = oldest
 	}
 	buf, ok := w.frags.take(fragSmall)
 	if !ok {
 		return nil
 	}
-	*free = fragSlot{used: true, id: r.m.b, rt: r.rt, deadline: w.now.Add(fragTimeout), buf: buf}
+	s := w.frags.slot()
+	*s = fragSlot{at: free, id: r.m.b, rt: r.rt, deadline: w.now.Add(fragTimeout), buf: buf}
+	ln.frags.slots[free] = s
 	if ln.frags.live == 0 {
 		w.frags.lanes = append(w.frags.lanes, ln)
 	}
 	ln.frags.live++
 	w.frags.live++
-	return free
+	return s
 }
 
 // fragGrow makes room for n bytes.
@@ -125,7 +128,11 @@ func (w *rxWorker) fragGrow(s *fragSlot, n int) bool {
 
 func (w *rxWorker) fragRelease(ln *rxLane, s *fragSlot) {
 	w.frags.give(s.buf)
-	s.used, s.buf = false, nil
+	s.buf = nil
+	ln.frags.slots[s.at] = nil
+	if len(w.frags.slots) < fragPool {
+		w.frags.slots = append(w.frags.slots, s)
+	}
 	w.frags.live--
 	ln.frags.live--
 	if ln.frags.live > 0 {
@@ -146,8 +153,8 @@ func (w *rxWorker) fragRelease(ln *rxLane, s *fragSlot) {
 func (w *rxWorker) fragExpire() {
 	for i := len(w.frags.lanes) - 1; i >= 0; i-- {
 		ln := w.frags.lanes[i]
-		for j := range ln.frags.slots {
-			if s := &ln.frags.slots[j]; s.used && !w.now.Before(s.deadline) {
+		for _, s := range ln.frags.slots {
+			if s != nil && !w.now.Before(s.deadline) {
 				ln.entry.link.rxDrops[dropFragTimeout].Add(1)
 				w.fragRelease(ln, s)
 			}
@@ -203,6 +210,16 @@ func (b *fragBudget) take(n int) ([]byte, bool) {
 		return buf, true
 	}
 	return make([]byte, size), true
+}
+
+// slot returns one that is in no lane.
+func (b *fragBudget) slot() *fragSlot {
+	if k := len(b.slots); k > 0 {
+		s := b.slots[k-1]
+		b.slots = b.slots[:k-1]
+		return s
+	}
+	return new(fragSlot)
 }
 
 func (b *fragBudget) give(buf []byte) {

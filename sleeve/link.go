@@ -20,10 +20,10 @@ type Link struct {
 	// Set once.
 	ov    *Overlay
 	p     overlay.Params
-	route peer.Route // of frames from us to the peer: these need no route on the wire
-	back  peer.Route // of frames from the peer to us
-	tx    []linkTx   // element i belongs to the worker of Overlay.lanes or relays with slot i
-	rx    []traffic  // element l belongs to RX worker l
+	route peer.Route               // of frames from us to the peer: these need no route on the wire
+	back  peer.Route               // of frames from the peer to us
+	tx    []atomic.Pointer[linkTx] // element i belongs to the worker of Overlay.lanes or relays with slot i; nil: never used
+	rx    []traffic                // element l belongs to RX worker l
 
 	// Swapped by the link's goroutine (endpoint also by workers), read by workers.
 	sending  atomic.Pointer[sending] // nil: no keys
@@ -65,7 +65,7 @@ func newLink(o *Overlay, p overlay.Params, ep udp.Endpoint) *Link {
 		p:       p,
 		route:   peer.Route{Origin: p.Local, Dest: p.Remote},
 		back:    peer.Route{Origin: p.Remote, Dest: p.Local},
-		tx:      make([]linkTx, len(o.lanes)+len(o.relays)),
+		tx:      make([]atomic.Pointer[linkTx], len(o.lanes)+len(o.relays)),
 		rx:      make([]traffic, len(o.workers)),
 		inbox:   inbox{signal: make(chan struct{}, 1)},
 		done:    make(chan struct{}),
@@ -135,7 +135,10 @@ func (l *Link) Status() overlay.Status {
 func (l *Link) counters() overlay.Counters {
 	c := overlay.Counters{Drops: map[string]uint64{}}
 	for i := range l.tx {
-		t := &l.tx[i]
+		t := l.tx[i].Load()
+		if t == nil {
+			continue
+		}
 		c.TxFrames += t.count.pubFrames.Load()
 		c.TxBytes += t.count.pubBytes.Load()
 		c.TxDatagrams += t.count.pubDatagrams.Load()

@@ -17,8 +17,6 @@ type linkRun struct {
 	state *linkState
 	tx    *session.TxKeys // in use; nil: none
 	limit int
-	out   []byte // one sealed heartbeat
-	plain []byte
 
 	looked time.Time      // when the way to the peer was looked up
 	remote netip.AddrPort // of the peer, last logged
@@ -34,8 +32,6 @@ func newLinkRun(l *Link, ex *session.Exchange, now time.Time) *linkRun {
 		log:    l.ov.log.With("peer", l.p.Remote.String()),
 		state:  newLinkState(ex, h),
 		limit:  h.limit,
-		out:    make([]byte, 0, largestMTU),
-		plain:  make([]byte, largestMTU),
 		looked: now,
 		remote: l.endpoint.Load().AddrPort(),
 	}
@@ -169,21 +165,13 @@ func (r *linkRun) sendBeat(b beat) {
 	if r.tx == nil || r.l.closed.Load() {
 		return
 	}
-	sealer := r.tx.Sealer(session.LaneControl)
-	n := metaLen + beatLen
-	if b.kind == beatRequest {
-		n = max(n, int(b.size)-sealer.Overhead())
-	}
-	plain := r.plain[:n]
-	clear(plain)
-	b.put(plain)
-	d, err := sealer.Seal(r.out[:0], 0, plain)
-	if err != nil {
-		r.l.rxDrops[dropNoKeys].Add(1)
-		return
-	}
 	ep := r.l.endpoint.Load()
-	if err := r.l.ov.sendControl(ep, d); err != nil && err != udp.ErrTooBig {
+	err := r.l.ov.control.send(ep, r.tx.Sealer(session.LaneControl), &b)
+	switch {
+	case err == nil, err == udp.ErrTooBig: // a size that does not pass is an answer too
+	case err == errNotSealed:
+		r.l.rxDrops[dropNoKeys].Add(1)
+	default:
 		r.l.sendFailed(ep, err)
 	}
 }

@@ -76,7 +76,7 @@ func TestRunsOfManyLanes(t *testing.T) {
 	for lane := range n {
 		var tl txLane
 		d.ov.initLane(&tl, 0, 0, session.Lane(lane), captured{d})
-		d.a.tx[0] = linkTx{}
+		d.a.tx[0].Store(nil)
 		refill(sf, frame, off)
 		tl.send(d.a, d.a.route, sf.Offload, sf.Buf, sf.Head)
 		tl.flush()

@@ -68,10 +68,7 @@ type Overlay struct {
 	workers []*rxWorker
 	table   atomic.Pointer[map[uint32]*rxEntry] // immutable, by receiver index
 
-	control struct { // shared by the links' goroutines
-		sync.Mutex
-		out Sender
-	}
+	control beatSender
 
 	mu     sync.Mutex
 	index  map[uint32]bool // receiver indices given out
@@ -226,12 +223,6 @@ func (o *Overlay) forget(l *Link) {
 	defer o.mu.Unlock()
 	delete(o.links, l)
 	addCounters(&o.past, l.counters())
-}
-
-func (o *Overlay) sendControl(ep *udp.Endpoint, d []byte) error {
-	o.control.Lock()
-	defer o.control.Unlock()
-	return o.control.out.Send(ep, d, len(d))
 }
 
 // Drops counts the datagrams that belonged to no link, by reason; those of a link

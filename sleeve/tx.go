@@ -105,7 +105,7 @@ func single(off ether.Offload) ether.Offload {
 func (t *txLane) attach(l *Link) bool {
 	if t.link != l {
 		t.flush()
-		t.link, t.tx = l, &l.tx[t.slot]
+		t.link, t.tx = l, l.txState(t.slot)
 	}
 	st := l.sending.Load()
 	if st == nil {
@@ -122,6 +122,16 @@ func (t *txLane) attach(l *Link) bool {
 		t.room = st.limit - sealOver
 	}
 	return true
+}
+
+// txState returns l's state for the worker with a slot, made when it first sends.
+func (l *Link) txState(slot int) *linkTx {
+	s := l.tx[slot].Load()
+	if s == nil {
+		s = new(linkTx)
+		l.tx[slot].Store(s)
+	}
+	return s
 }
 
 func (t *txLane) drop(r reason) { t.tx.drops[r].Add(1) }

@@ -22,6 +22,7 @@ type Options struct {
 	Cipher   session.Cipher
 	Lanes    int                                // per host; 0: 1
 	IPv6     bool                               // underlay
+	Apart    bool                               // no links: the test calls Connect
 	Receiver func(host int) sleeve.Receiver     // nil: frames are counted and forgotten
 	Config   func(host int, cfg *sleeve.Config) // last word on a host's configuration
 
@@ -73,7 +74,9 @@ func NewMesh(t testing.TB, net *Net, n int, opts Options) *Mesh {
 	})
 	for i := range n {
 		for j := range i {
-			m.Connect(t, i, j)
+			if !opts.Apart {
+				m.Connect(t, i, j)
+			}
 		}
 	}
 	return m
