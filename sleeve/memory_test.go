@@ -14,6 +14,8 @@ import (
 
 // TestLinkMemory: what one end of a link costs, with three generations of receive
 // keys and, if it carries traffic, with lanes, replay windows and reassembly in use.
+// When all lanes had keys from the start the cases cost 278, 287, 284 and 361 KiB;
+// now 23, 24, 25 and 59.
 func TestLinkMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector's own memory would be measured")
