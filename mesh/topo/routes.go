@@ -1,7 +1,6 @@
 package topo
 
 import (
-	"math/bits"
 	"slices"
 
 	"weave/internal/peer"
@@ -16,141 +15,86 @@ import (
 // the tree on which that peer's broadcasts travel, and the local peer forwards
 // them to its children there. On a stable topology that is exactly once to each.
 type Routes struct {
-	// Unicast maps a destination to the neighbour that is next on the way.
+	// Unicast maps a destination to the neighbour that is next on the way, over
+	// connections of which both ends say that they are established.
 	Unicast map[peer.Name]peer.Name
 	// Broadcast maps an origin, the local peer included, to the neighbours its
-	// broadcasts go on to; an origin that is missing goes nowhere.
+	// broadcasts go on to, over the same connections; an origin that is missing goes
+	// nowhere.
 	Broadcast map[peer.Name][]peer.Name
+	// Messages maps a destination to the neighbour that is next on the way, over all
+	// connections of which the nearer end says that it has it.
+	Messages map[peer.Name]peer.Name
+
+	// The same as indices into names, to compare with.
+	names         []peer.Name
+	data, control []int32
+	ends, hops    []int32 // origin i's broadcasts go to hops[ends[i-1]:ends[i]]
 }
 
-// Routes computes routes over established connections that both ends announce
-// (for data), or over all connections that either end announces (for messages).
-func (t *Topology) Routes(all bool) Routes {
-	g := t.graph(all)
-	rt := Routes{Unicast: map[peer.Name]peer.Name{}, Broadcast: map[peer.Name][]peer.Name{}}
-	g.unicast(rt.Unicast)
+// Routes computes the routes of now. While they stay the same it returns the same
+// pointer.
+func (t *Topology) Routes() *Routes {
+	g := t.upToDate()
+	rt := &Routes{names: g.names}
+	local := g.index[t.local.Name]
+	rt.control = g.firstHops(g.out, local)
+	rt.data = g.firstHops(g.data, local)
+	all := slices.Clone(g.visited) // of the search for rt.data
+	rt.ends = make([]int32, len(g.names))
 	for origin := range g.names {
-		if hops := g.broadcast(origin); len(hops) > 0 {
-			rt.Broadcast[g.names[origin]] = hops
+		if has(all, origin) {
+			rt.hops = g.children(origin, local, all, rt.hops)
 		}
+		rt.ends[origin] = int32(len(rt.hops))
 	}
+	if old := t.routes; old != nil && slices.Equal(old.names, rt.names) && slices.Equal(old.data, rt.data) &&
+		slices.Equal(old.control, rt.control) && slices.Equal(old.ends, rt.ends) && slices.Equal(old.hops, rt.hops) {
+		return old
+	}
+	rt.fill()
+	t.routes = rt
 	return rt
 }
 
-// graph is the adjacency matrix of the peers in order of name, a row of bits each.
-type graph struct {
-	names []peer.Name
-	local int
-	words int // of a row
-	adj   []uint64
-
-	visited, frontier, next []uint64 // scratch rows
-}
-
-func (t *Topology) graph(all bool) *graph {
-	g := &graph{names: t.Names()}
-	n := len(g.names)
-	g.words = (n + 63) / 64
-	g.adj = make([]uint64, n*g.words)
-	scratch := make([]uint64, 3*g.words)
-	g.visited, g.frontier, g.next = scratch[:g.words], scratch[g.words:2*g.words], scratch[2*g.words:]
-	index := make(map[peer.Name]int, n)
-	for i, name := range g.names {
-		index[name] = i
+// fill makes the maps.
+func (rt *Routes) fill() {
+	hops := make([]peer.Name, len(rt.hops))
+	for i, v := range rt.hops {
+		hops[i] = rt.names[v]
 	}
-	g.local = index[t.local.Name]
-	for i, name := range g.names {
-		for _, c := range t.records[name].Conns {
-			if j, ok := index[c.Peer]; ok && (all || c.Established) {
-				g.row(i)[j/64] |= 1 << (j % 64)
-			}
+	rt.Unicast, rt.Messages = rt.byName(rt.data), rt.byName(rt.control)
+	rt.Broadcast = map[peer.Name][]peer.Name{}
+	start := int32(0)
+	for i, end := range rt.ends {
+		if end > start {
+			rt.Broadcast[rt.names[i]] = hops[start:end:end]
 		}
-	}
-	g.symmetric(all)
-	return g
-}
-
-func (g *graph) row(i int) []uint64 { return g.adj[i*g.words : (i+1)*g.words] }
-
-// symmetric makes an edge count if either end has it, or only if both have.
-func (g *graph) symmetric(either bool) {
-	for i := range g.names {
-		for j := range i {
-			ij, ji := g.row(i)[j/64]>>(j%64)&1, g.row(j)[i/64]>>(i%64)&1
-			e := ij & ji
-			if either {
-				e = ij | ji
-			}
-			g.row(i)[j/64] = g.row(i)[j/64]&^(1<<(j%64)) | e<<(j%64)
-			g.row(j)[i/64] = g.row(j)[i/64]&^(1<<(i%64)) | e<<(i%64)
-		}
+		start = end
 	}
 }
 
-// search walks the graph from start, breadth first and in order of name, and calls
-// found with each peer and the peers that are reached from it; it ends early when
-// found says so. The row is valid during the call only.
-func (g *graph) search(start int, found func(from int, reached []uint64) bool) {
-	clear(g.visited)
-	clear(g.frontier)
-	set(g.visited, start)
-	set(g.frontier, start)
-	reached := make([]uint64, g.words)
-	for nonZero(g.frontier) {
-		clear(g.next)
-		for w, word := range g.frontier {
-			for ; word != 0; word &= word - 1 {
-				u := w*64 + bits.TrailingZeros64(word)
-				row := g.row(u)
-				for k := range reached {
-					reached[k] = row[k] &^ g.visited[k]
-					g.visited[k] |= reached[k]
-					g.next[k] |= reached[k]
-				}
-				if !found(u, reached) {
-					return
-				}
-			}
-		}
-		g.frontier, g.next = g.next, g.frontier
-	}
-}
-
-func (g *graph) unicast(out map[peer.Name]peer.Name) {
-	via := make([]int, len(g.names))
-	g.search(g.local, func(from int, reached []uint64) bool {
-		each(reached, func(v int) {
-			via[v] = via[from]
-			if from == g.local {
-				via[v] = v
-			}
-			out[g.names[v]] = g.names[via[v]]
-		})
-		return true
-	})
-}
-
-func (g *graph) broadcast(origin int) (hops []peer.Name) {
-	g.search(origin, func(from int, reached []uint64) bool {
-		if from != g.local {
-			return true
-		}
-		each(reached, func(v int) { hops = append(hops, g.names[v]) })
-		return false
-	})
-	return slices.Clip(hops)
-}
-
-func set(row []uint64, i int) { row[i/64] |= 1 << (i % 64) }
-
-func nonZero(row []uint64) bool {
-	return slices.ContainsFunc(row, func(w uint64) bool { return w != 0 })
-}
-
-func each(row []uint64, f func(i int)) {
-	for w, word := range row {
-		for ; word != 0; word &= word - 1 {
-			f(w*64 + bits.TrailingZeros64(word))
+func (rt *Routes) byName(via []int32) map[peer.Name]peer.Name {
+	out := make(map[peer.Name]peer.Name, len(via))
+	for v, hop := range via {
+		if hop >= 0 {
+			out[rt.names[v]] = rt.names[hop]
 		}
 	}
+	return out
+}
+
+func (t *Topology) upToDate() *graph {
+	if t.graph.stale {
+		t.graph.build(t.records)
+	}
+	return &t.graph
+}
+
+// TakeLost reports whether a connection for data was lost anywhere since it was
+// called last: that is urgent, while a new connection is not.
+func (t *Topology) TakeLost() bool {
+	lost := t.graph.lost
+	t.graph.lost = false
+	return lost
 }

@@ -1,87 +1,144 @@
-// Package topo is what a peer knows of the shape of the network: which peers there
-// are and who is connected to whom; and the routes that follow from it.
-//
-// Its one idea: each peer is the only author of its own [Record]. Records are
-// versioned by their author, so merging is taking the newer one, and all peers
-// that have the same records compute the same routes.
-//
-// # Restarts
-//
-// A record is newer if its Version is higher, or, at the same Version, its UID.
-// A restarted peer has a new UID and starts again at a low Version; when it hears
-// of its earlier self it raises its Version above it and announces itself again
-// ([Topology.Merge]). So the newest life of a peer wins everywhere.
-//
-// # Reachability
-//
-// A peer that no chain of connections joins to the local peer is forgotten with
-// its record ([Topology.Collect]); it comes back with its first connection.
-//
-// # Concurrency
-//
-// The package is pure; a Topology belongs to one goroutine. [Routes] are immutable.
 package topo
 
 import (
 	"cmp"
-	"hash/maphash"
+	"crypto/ed25519"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
+	"time"
 
 	"weave/internal/peer"
 )
 
-// Limits of what is accepted from the network.
-const (
-	MaxPeers    = 4096 // records; further ones are ignored
-	MaxConns    = 4096 // connections in one record
-	MaxNickname = 256  // bytes
-	MaxVersion  = 1 << 62
-)
-
-// Conn is one connection as the peer at one end of it sees it.
-type Conn struct {
-	Peer        peer.Name      // at the other end
-	Addr        netip.AddrPort // the other end's TCP address
-	Outbound    bool           // the author of the record dialed
-	Established bool           // data may go over it
-}
-
-// Record is what a peer says of itself. It is not changed once it was made.
-type Record struct {
+// Config of a Topology.
+type Config struct {
 	Name     peer.Name
 	UID      peer.UID
-	Version  uint64
-	NickName string
-	Conns    []Conn // sorted by Peer, each once
-}
-
-// newer reports whether r replaces o.
-func (r *Record) newer(o *Record) bool {
-	if r.Version != o.Version {
-		return r.Version > o.Version
-	}
-	return r.UID > o.UID
+	NickName string // text over MaxText is cut
+	Program  string
+	Port     uint16
+	Key      ed25519.PrivateKey
+	// Verify checks a signature; nil: ed25519.Verify.
+	Verify func(key Key, msg, sig []byte) bool
 }
 
 // Topology is the set of records known here.
 type Topology struct {
-	local   *Record
-	records map[peer.Name]*Record // the local one included
+	cfg        Config
+	local      *Record
+	records    map[peer.Name]*entry // the local one included
+	bytes      int                  // of connections in records, <= MaxBytes and the local ones
+	neighbours map[peer.Name]Neighbour
+	graph      graph
+	routes     *Routes // last computed
+
+	steps    []step // the latest changes of the local record, oldest first
+	lives    lives
+	rivals   map[rival]*Conflict // at most maxRivals
+	wanted   map[peer.Name]time.Time
+	newNames bucket
+	sum      []byte // digest of the records; nil: unknown
+	scratch  []byte
+	counters Counters
+}
+
+// entry is what is kept of a peer.
+type entry struct {
+	rec     *Record
+	mark    Mark
+	updates bucket
+}
+
+// Neighbour is what the handshake proved of the peer at the other end of a
+// connection.
+type Neighbour struct {
+	Key Key
+	UID peer.UID
+}
+
+// step is one change of the local record.
+type step struct {
+	base    uint64 // the version before
+	touched []peer.Name
+}
+
+// keepSteps is how many changes an announcement tells of: if one overtakes another
+// nobody has to ask.
+const keepSteps = 2
+
+// Counters of what was left out.
+type Counters struct {
+	Forged  uint64 `json:"forged"`  // bad signature
+	Rivals  uint64 `json:"rivals"`  // of another holder of a known name
+	Limited uint64 `json:"limited"` // too many records, bytes or new names
+	Hurried uint64 `json:"hurried"` // too many updates of one author
+	Asked   uint64 `json:"asked"`   // changes to a version that was not known: the record was asked for
 }
 
 // New makes a Topology that knows the local peer only.
-func New(name peer.Name, uid peer.UID, nick string) *Topology {
-	r := &Record{Name: name, UID: uid, Version: 1, NickName: nick}
-	return &Topology{local: r, records: map[peer.Name]*Record{name: r}}
+func New(cfg Config) *Topology {
+	if cfg.Verify == nil {
+		cfg.Verify = func(key Key, msg, sig []byte) bool { return ed25519.Verify(key[:], msg, sig) }
+	}
+	r := &Record{
+		Name: cfg.Name, UID: cfg.UID, Version: 1, Port: cfg.Port, Key: Key(cfg.Key.Public().(ed25519.PublicKey)),
+		NickName: clip(cfg.NickName), Program: clip(cfg.Program),
+	}
+	t := &Topology{
+		cfg: cfg, records: map[peer.Name]*entry{}, neighbours: map[peer.Name]Neighbour{},
+		rivals: map[rival]*Conflict{}, wanted: map[peer.Name]time.Time{},
+		newNames: bucket{rate: newNamesRate, burst: MaxPeers},
+	}
+	t.setLocal(r)
+	return t
+}
+
+// clip cuts text to MaxText bytes at a character's end.
+func clip(s string) string {
+	if len(s) > MaxText {
+		s = s[:MaxText]
+	}
+	return strings.ToValidUTF8(s, "")
+}
+
+// setLocal signs and stores the local record.
+func (t *Topology) setLocal(r *Record) {
+	t.scratch = signed(t.scratch[:0], r)
+	r.sig = [sigLen]byte(ed25519.Sign(t.cfg.Key, t.scratch))
+	t.local = r
+	t.store(r)
+}
+
+// store puts a record in its place; the graph is told by the caller if it had one.
+func (t *Topology) store(r *Record) {
+	t.sum = nil
+	e := t.records[r.Name]
+	if e == nil || e.rec.Key != r.Key {
+		if e != nil {
+			t.bytes -= len(e.rec.conns)
+		}
+		e = &entry{rec: r, mark: r.Key.Mark(), updates: bucket{rate: updateRate, burst: updateBurst}}
+		t.records[r.Name] = e
+		t.graph.stale = true
+	} else {
+		t.bytes -= len(e.rec.conns)
+	}
+	e.rec = r
+	t.bytes += len(r.conns)
 }
 
 // Local returns the local peer's record.
 func (t *Topology) Local() *Record { return t.local }
 
 // Record returns a peer's record, or nil.
-func (t *Topology) Record(n peer.Name) *Record { return t.records[n] }
+func (t *Topology) Record(n peer.Name) *Record {
+	if e := t.records[n]; e != nil {
+		return e.rec
+	}
+	return nil
+}
 
 // Names returns all peers that have a record, sorted.
 func (t *Topology) Names() []peer.Name {
@@ -91,133 +148,161 @@ func (t *Topology) Names() []peer.Name {
 // Len is the number of records.
 func (t *Topology) Len() int { return len(t.records) }
 
-// SetConns replaces the local peer's connections; it reports whether that changed
-// anything, in which case the record has a new Version to be announced.
-func (t *Topology) SetConns(conns []Conn) bool {
+// Counters returns a copy.
+func (t *Topology) Counters() Counters { return t.counters }
+
+// SetNeighbour says who was proved to be at the other end of a new connection. A
+// record with another key that was known by hearsay goes.
+func (t *Topology) SetNeighbour(name peer.Name, n Neighbour) {
+	t.neighbours[name] = n
+	if e := t.records[name]; e != nil && e.rec.Key != n.Key {
+		t.drop(name)
+	}
+}
+
+// ClearNeighbour says that the connection is over.
+func (t *Topology) ClearNeighbour(name peer.Name) { delete(t.neighbours, name) }
+
+func (t *Topology) drop(name peer.Name) {
+	if e := t.records[name]; e != nil {
+		t.bytes -= len(e.rec.conns)
+		delete(t.records, name)
+		t.graph.stale, t.graph.lost, t.sum = true, true, nil
+	}
+}
+
+// SetConns replaces the local peer's connections. If that changes anything the
+// record has a new Version, and the Delta is to be announced.
+func (t *Topology) SetConns(conns []Conn, full bool) (announce Delta) {
 	conns = slices.Clone(conns)
 	slices.SortFunc(conns, func(a, b Conn) int { return a.Peer.Compare(b.Peer) })
-	if slices.Equal(conns, t.local.Conns) {
-		return false
-	}
-	t.setLocal(t.local.Version+1, conns)
-	return true
-}
-
-func (t *Topology) setLocal(version uint64, conns []Conn) {
+	conns = conns[:min(len(conns), MaxConns)]
 	r := *t.local
-	r.Version, r.Conns = version, conns
-	t.local = &r
-	t.records[r.Name] = &r
-}
-
-// Merge takes records from another peer and returns those that changed something
-// here, to be forwarded. If one of them was about the local peer's earlier self,
-// the local record's Version goes above it and the local record is among them.
-// Records that break the limits are left out.
-func (t *Topology) Merge(in []*Record) (news []*Record) {
-	for _, r := range in {
-		switch old := t.records[r.Name]; {
-		case !r.valid():
-		case r.Name == t.local.Name:
-			if r.UID != t.local.UID && r.newer(t.local) || r.Version > t.local.Version {
-				t.setLocal(r.Version+1, t.local.Conns)
-				news = append(news, t.local)
-			}
-		case old == nil && len(t.records) >= MaxPeers:
-		case old == nil || r.newer(old):
-			t.records[r.Name] = r
-			news = append(news, r)
+	r.Full, r.count, r.conns = full, len(conns), make([]byte, 0, len(conns)*(entryFix+6))
+	for _, c := range conns {
+		r.conns = appendEntry(r.conns, c)
+	}
+	touched := diff(t.local.conns, r.conns)
+	if len(touched) == 0 && r.Full == t.local.Full {
+		return Delta{}
+	}
+	u := update{rec: &r}
+	if r.Version > 1 { // else nobody was told yet
+		t.steps = append(t.steps, step{r.Version, touched})
+		t.steps = t.steps[max(0, len(t.steps)-keepSteps):]
+		u.base = t.steps[0].base
+		for _, s := range t.steps {
+			u.touched = union(u.touched, s.touched)
 		}
 	}
-	return news
+	r.Version++
+	t.setLocal(&r)
+	t.graph.update(&r, touched)
+	announce.add(u)
+	return announce
 }
 
-// valid checks what the decoder cannot.
-func (r *Record) valid() bool {
-	if r.Name.IsZero() || r.UID == 0 || r.Version == 0 || r.Version > MaxVersion ||
-		len(r.Conns) > MaxConns || len(r.NickName) > MaxNickname {
-		return false
-	}
-	for i, c := range r.Conns {
-		if c.Peer.IsZero() || c.Peer == r.Name || i > 0 && c.Peer.Compare(r.Conns[i-1].Peer) <= 0 {
-			return false
+// diff returns the peers whose entries differ, sorted.
+func diff(a, b []byte) (out []peer.Name) {
+	for len(a) > 0 || len(b) > 0 {
+		order := 0
+		switch {
+		case len(a) == 0:
+			order = 1
+		case len(b) == 0:
+			order = -1
+		default:
+			order = cmp.Compare(string(a[:peer.NameLen]), string(b[:peer.NameLen]))
+		}
+		e := a
+		if order > 0 {
+			e = b
+		}
+		name := peer.NameFromBytes([peer.NameLen]byte(e))
+		if order != 0 || string(a[:entryLen(a)]) != string(b[:entryLen(b)]) {
+			out = append(out, name)
+		}
+		if order <= 0 {
+			a = a[entryLen(a):]
+		}
+		if order >= 0 {
+			b = b[entryLen(b):]
 		}
 	}
-	return true
-}
-
-// Collect forgets the peers that no chain of connections joins to the local peer
-// and returns their names, sorted.
-func (t *Topology) Collect() (gone []peer.Name) {
-	reached := map[peer.Name]bool{t.local.Name: true}
-	for queue := []*Record{t.local}; len(queue) > 0; {
-		r := queue[0]
-		queue = queue[1:]
-		for _, c := range r.Conns {
-			if !reached[c.Peer] {
-				reached[c.Peer] = true
-				if next := t.records[c.Peer]; next != nil {
-					queue = append(queue, next)
-				}
-			}
-		}
-	}
-	for n := range t.records {
-		if !reached[n] {
-			gone = append(gone, n)
-			delete(t.records, n)
-		}
-	}
-	slices.SortFunc(gone, peer.Name.Compare)
-	return gone
-}
-
-// Stamp is the age of one record: what a digest holds of it.
-type Stamp struct {
-	Name    peer.Name
-	UID     peer.UID
-	Version uint64
-}
-
-// Stamps returns the ages of all records, sorted by name.
-func (t *Topology) Stamps() []Stamp {
-	out := make([]Stamp, 0, len(t.records))
-	for _, r := range t.records {
-		out = append(out, Stamp{r.Name, r.UID, r.Version})
-	}
-	slices.SortFunc(out, func(a, b Stamp) int { return a.Name.Compare(b.Name) })
 	return out
 }
 
-// Compare returns the records that a peer with these stamps lacks, and whether it
-// has records that are missing here. Stamps of unknown origin are harmless.
-func (t *Topology) Compare(theirs []Stamp) (missing []*Record, behind bool) {
-	seen := make(map[peer.Name]Stamp, len(theirs))
-	for _, s := range theirs {
-		seen[s.Name] = s
-		r := t.records[s.Name]
-		if r == nil || cmp.Or(cmp.Compare(s.Version, r.Version), cmp.Compare(s.UID, r.UID)) > 0 {
-			behind = true
+// Unreachable returns the peers that no chain of connections joins to the local
+// peer, sorted.
+func (t *Topology) Unreachable() (out []peer.Name) {
+	g := t.upToDate()
+	reached := make([]uint64, g.words)
+	search := func(start peer.Name) {
+		if i, ok := g.index[start]; ok && !has(reached, i) {
+			g.search(g.out, i, nil, func(int, []uint64) bool { return true })
+			for k, w := range g.visited {
+				reached[k] |= w
+			}
 		}
 	}
-	for _, n := range t.Names() {
-		r := t.records[n]
-		s, ok := seen[n]
-		if !ok || cmp.Or(cmp.Compare(r.Version, s.Version), cmp.Compare(r.UID, s.UID)) > 0 {
-			missing = append(missing, r)
+	search(t.local.Name)
+	for n := range t.neighbours {
+		search(n)
+	}
+	for i, n := range g.names {
+		if !has(reached, i) {
+			out = append(out, n)
 		}
 	}
-	return missing, behind
+	return out
 }
 
-// hashSeed makes Sum useless to an attacker; it is never sent.
-var hashSeed = maphash.MakeSeed()
-
-// Sum changes when any record does; for "did anything change" within one process.
-func (t *Topology) Sum() uint64 {
-	var sum uint64
-	for _, r := range t.records {
-		sum ^= maphash.Comparable(hashSeed, Stamp{r.Name, r.UID, r.Version})
+// Collect forgets the unreachable peers and returns their names.
+func (t *Topology) Collect() []peer.Name {
+	gone := t.Unreachable()
+	for _, n := range gone {
+		t.drop(n)
 	}
-	return sum
+	return gone
+}
+
+// maxAddrs bounds the answer of Addrs.
+const maxAddrs = 8
+
+// Addrs returns where a peer may be reached, as those say that are connected to it:
+// first what most of them say. The address that it dials from is taken with the
+// port that it listens on.
+func (t *Topology) Addrs(of peer.Name) []netip.AddrPort {
+	e := t.records[of]
+	if e == nil {
+		return nil
+	}
+	witnesses := map[netip.AddrPort]int{}
+	for c := range e.rec.Conns() {
+		w := t.records[c.Peer]
+		if w == nil || c.Peer == t.local.Name {
+			continue
+		}
+		seen, ok := w.rec.Conn(of)
+		if !ok || seen.Mark != e.mark {
+			continue
+		}
+		at := seen.Addr
+		if !seen.Outbound {
+			at = netip.AddrPortFrom(at.Addr(), e.rec.Port)
+		}
+		if usable(at) {
+			witnesses[at]++
+		}
+	}
+	out := slices.SortedFunc(maps.Keys(witnesses), func(a, b netip.AddrPort) int {
+		return cmp.Or(cmp.Compare(witnesses[b], witnesses[a]), a.Compare(b))
+	})
+	return out[:min(len(out), maxAddrs)]
+}
+
+// usable leaves out what can't be another host's address.
+func usable(at netip.AddrPort) bool {
+	a := at.Addr()
+	return at.Port() != 0 && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
 }
