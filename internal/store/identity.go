@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"weave/internal/peer"
@@ -119,8 +120,11 @@ func isID(s string) bool {
 	if len(hex) < 16 || strings.Trim(hex, "0123456789abcdef") != "" {
 		return false
 	}
-	return strings.Trim(hex, hex[:1]) != ""
+	return strings.Trim(hex, hex[:1]) != "" && !slices.Contains(sharedIDs, hex)
 }
+
+// sharedIDs are serial numbers that firmware vendors forgot to set.
+var sharedIDs = []string{"03000200040005000006000700080009"}
 
 func deriveName(machine, hardware string) peer.Name {
 	sum := sha256.Sum256([]byte(nameLabel + "\x00" + machine + "\x00" + hardware))
