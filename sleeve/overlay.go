@@ -30,13 +30,17 @@ const DefaultMTU = 1376
 // ErrClosed is returned by Prepare when Run is over.
 var ErrClosed = errors.New("sleeve: closed")
 
+// ErrLanes is returned by New when there are more sockets than lanes.
+var ErrLanes = errors.New("sleeve: more sockets than lanes")
+
 // Receiver takes the frames that peers send; package forward's Switch is one.
 type Receiver interface {
 	// Receive takes a frame of rt.Origin, to be put on rt.Dest's bridge, that the
 	// peer from sent to us. bufs concatenated are the frame; the first piece holds
 	// at least all of the header when the frame has segments (off.GSO), else at
 	// least the Ethernet header. They are valid, and may be written to, until it
-	// returns. It is called by RX worker lane, on that worker's thread.
+	// returns. It is called by RX worker lane, below Config.Lanes, on that worker's
+	// thread.
 	Receive(lane int, from peer.Name, rt peer.Route, off ether.Offload, bufs [][]byte)
 }
 
@@ -46,7 +50,10 @@ type Config struct {
 	Receiver Receiver
 	Log      *slog.Logger
 
-	Lanes int // TX workers that call Send, 1..overlay.MaxLanes; 0: one per socket
+	// Lanes is the number of TX workers that call Send, and of lanes the Receiver
+	// has room for: at most overlay.MaxLanes, and at least Network.Lanes, or two RX
+	// workers would have to share one. 0: one per socket.
+	Lanes int
 	MTU   int // of the overlay network; 0: DefaultMTU
 
 	// TooBig, if not nil, is told of a frame that fits no datagram and that nobody
@@ -93,6 +100,9 @@ func New(cfg Config) (*Overlay, error) {
 	}
 	if n < 1 || n > overlay.MaxLanes || cfg.Lanes < 1 || cfg.Lanes > overlay.MaxLanes || cfg.MTU < 68 || cfg.MTU > largestMTU {
 		return nil, fmt.Errorf("sleeve: %d sockets, %d lanes, mtu %d: out of range", n, cfg.Lanes, cfg.MTU)
+	}
+	if n > cfg.Lanes {
+		return nil, fmt.Errorf("%d sockets, %d lanes: %w", n, cfg.Lanes, ErrLanes)
 	}
 	o := &Overlay{
 		net:   cfg.Network,

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,4 +205,85 @@ func TestCountersSurviveLinks(t *testing.T) {
 			t.Errorf("%d frames sent after Close, want 2", c.TxFrames)
 		}
 	})
+}
+
+// lanesOnly is a Network that has a number of sockets and nothing else.
+type lanesOnly int
+
+func (n lanesOnly) Lanes() int                  { return int(n) }
+func (n lanesOnly) Port() uint16                { return 6783 }
+func (n lanesOnly) Socket(int) sleeve.Socket    { return nil }
+func (n lanesOnly) NewSender(int) sleeve.Sender { return nil }
+func (n lanesOnly) MTU(netip.Addr) int          { return 1500 }
+func (n lanesOnly) Offloads() string            { return "" }
+
+// TestSocketsAndLanes: a receiver that has fewer lanes than there are sockets is
+// refused; more are safe.
+func TestSocketsAndLanes(t *testing.T) {
+	tests := []struct {
+		sockets, lanes int
+		ok             bool
+	}{
+		{1, 0, true}, {1, 1, true}, {1, 4, true}, {4, 0, true}, {4, 4, true}, {4, 16, true},
+		{2, 1, false}, {16, 4, false}, {0, 1, false}, {17, 17, false}, {1, 17, false}, {1, -1, false},
+	}
+	for _, tt := range tests {
+		_, err := sleeve.New(sleeve.Config{
+			Network: lanesOnly(tt.sockets), Lanes: tt.lanes, Receiver: &received{t: t}, Log: slog.New(slog.DiscardHandler),
+		})
+		if (err == nil) != tt.ok {
+			t.Errorf("%d sockets, %d lanes: %v", tt.sockets, tt.lanes, err)
+		}
+		if more := tt.sockets > tt.lanes && tt.lanes > 0 && tt.sockets <= 16; more != errors.Is(err, sleeve.ErrLanes) {
+			t.Errorf("%d sockets, %d lanes: %v, ErrLanes wanted: %v", tt.sockets, tt.lanes, err, more)
+		}
+	}
+}
+
+// TestMoreWorkersThanSockets: four TX workers over one socket, as when the kernel
+// cannot steer by lane, send at the same time.
+func TestMoreWorkersThanSockets(t *testing.T) {
+	const workers, rounds = 4, 200
+	rx := &received{t: t}
+	m := sleevetest.NewMesh(t, sleevetest.NewNet(1), 2, sleevetest.Options{
+		Cipher:   session.CipherAES,
+		Receiver: func(int) sleeve.Receiver { return rx },
+		Config:   func(_ int, cfg *sleeve.Config) { cfg.Lanes = workers },
+	})
+	m.WaitUp(t)
+	rt := peer.Route{Origin: m.Nodes[0].Name, Dest: m.Nodes[1].Name}
+	want := map[string]int{}
+	var batches [workers][]sent
+	tr := newTraffic(1)
+	for q := range batches {
+		for range rounds {
+			s := tr.superframe(tr.packet(), 3000, 1000)
+			batches[q] = append(batches[q], s)
+			for _, p := range s.packets {
+				want[string(p)]++
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for q := range batches {
+		wg.Go(func() {
+			for _, s := range batches[q] {
+				m.Nodes[0].Links[m.Nodes[1].Name].Send(q, rt, s.sf)
+				m.Nodes[0].Overlay.Flush(q)
+			}
+		})
+	}
+	wg.Wait()
+	for deadline := time.Now().Add(10 * time.Second); len(want) > 0; {
+		frames, _ := rx.take()
+		for _, f := range frames {
+			if want[string(f)]--; want[string(f)] == 0 {
+				delete(want, string(f))
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d packets did not arrive", len(want))
+		}
+		runtime.Gosched()
+	}
 }

@@ -40,7 +40,9 @@ func openDataplane(cfg *Config, local peer.Name, onMAC func(forward.MACEvent)) (
 	if dp.tap, err = tun.Open(tun.Config{Name: tapName, Queues: cfg.Lanes, MTU: cfg.MTU, Log: cfg.Log.With("part", "tun")}); err != nil {
 		return nil, fmt.Errorf("opening the TAP device: %w", err)
 	}
-	group, err := udp.Listen(udp.Config{Addr: cfg.Host, Port: cfg.Port, Sockets: cfg.Lanes, Log: cfg.Log.With("part", "udp")})
+	// One socket per queue the TAP really has: each RX worker writes to its own.
+	queues := dp.tap.Queues()
+	group, err := udp.Listen(udp.Config{Addr: cfg.Host, Port: cfg.Port, Sockets: queues, Log: cfg.Log.With("part", "udp")})
 	if err != nil {
 		return nil, fmt.Errorf("opening the UDP port: %w", err)
 	}
@@ -48,9 +50,10 @@ func openDataplane(cfg *Config, local peer.Name, onMAC func(forward.MACEvent)) (
 		group.Close()
 		return nil, err
 	}
-	ports := make([]forward.Port, 0, cfg.Lanes)
+	cfg.Lanes = dp.net.Lanes() // what we can receive on, fewer if the kernel cannot steer
+	ports := make([]forward.Port, 0, queues)
 	var back []forward.Writer
-	for q := range dp.tap.Queues() {
+	for q := range queues {
 		ports = append(ports, dp.tap.Queue(q))
 		back = append(back, dp.tap.Queue(q).NewWriter())
 	}
