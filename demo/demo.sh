@@ -22,6 +22,8 @@ id=wvdemo$$
 dir=$(mktemp -d "${TMPDIR:-/tmp}/weave-demo.XXXXXX")
 hosts=(1 2 3)
 under=$id-net # the underlay's namespace
+taps=()       # process IDs of tcpdump
+figures=()    # lines of the table at the end
 host() { echo "$id-host$1"; }
 work() { echo "$id-work$1"; }
 overlay_ip() { echo "10.55.0.$1"; }
@@ -60,24 +62,29 @@ patiently() {
 }
 
 cleanup() {
-	local status=$? ns n pid
+	local status=$? ns n pid stops=()
 	trap '' INT TERM HUP
 	trap - EXIT ERR
 	set +e
-	if [[ $status -ne 0 ]]; then
+	if [[ $status -ne 0 && $status -lt 128 ]]; then # not after a signal
 		for n in "${hosts[@]}"; do
 			[[ -s $dir/host$n/run/weave.log ]] && sed "s/^/host$n: /" <(tail -n 15 "$dir/host$n/run/weave.log") >&2
 		done
 	fi
 	for n in "${hosts[@]}"; do
-		[[ -d $dir/host$n/run ]] && on "$n" stop --timeout 5s &>/dev/null &
+		[[ -d $dir/host$n/run ]] || continue
+		on "$n" stop --timeout 5s &>/dev/null &
+		stops+=($!)
 	done
-	wait
+	# Not for all jobs: a tap would be waited for forever.
+	[[ ${#stops[@]} -gt 0 ]] && wait "${stops[@]}"
 	# What is left in our namespaces is ours: nobody else knows their names.
-	for ns in $(ip netns list | awk '{print $1}' | grep "^$id-"); do
-		for pid in $(ip netns pids "$ns"); do kill -9 "$pid"; done
-	done 2>/dev/null
-	wait
+	{
+		for ns in $(ip netns list | awk '{print $1}' | grep "^$id-"); do
+			for pid in $(ip netns pids "$ns"); do kill -9 "$pid"; done
+		done
+		wait
+	} 2>/dev/null
 	for ns in $(ip netns list | awk '{print $1}' | grep "^$id-"); do
 		ip netns del "$ns"
 	done
@@ -115,8 +122,6 @@ listen() {
 	taps+=($!)
 	patiently 5 grep -q 'listening on' "$dir/$3.err" || fail "tcpdump does not start: $(cat "$dir/$3.err")"
 }
-taps=()
-
 launch() {
 	local n peer peers name
 	# The file keeps the password out of every command line.
@@ -129,7 +134,7 @@ launch() {
 		done
 		# --name, because peers' names come from the machine, and this is one machine
 		name=$(on "$n" launch --password-file "$dir/password" --name "::$n" --nickname "host$n" --no-fastdp "${peers[@]}")
-		printf 'host%s# weave launch --password-file FILE%s\n%s\n' "$n" "${peers[*]/#/ }" "$name"
+		printf 'host%s# weave launch --password-file FILE%s\n%s\n' "$n" "${peers[*]+ ${peers[*]}}" "$name"
 	done
 }
 
@@ -150,7 +155,6 @@ connected() {
 
 # --- measurements -----------------------------------------------------------
 
-figures=()
 figure() { figures+=("$(printf '  %-44s %12s' "$1" "$2")"); }
 
 ping_pairs() {
