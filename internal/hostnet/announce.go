@@ -16,6 +16,33 @@ import (
 // (RFC 4861 §7.2.6). Neighbours that knew the address at another MAC change over
 // at once, and every bridge on the way learns where mac is.
 func (s *space) announce(ifindex int, mac ether.MAC, addrs []netip.Prefix) error {
+	return s.transmit(ifindex, announcements(mac, addrs))
+}
+
+// Announce tells those behind the router's port dev where the containers' addresses
+// are, as Attach did when they may not have been there yet. The frames leave
+// through dev only, so it needs no access to the containers.
+func (h *Host) Announce(bridge, dev string) error {
+	list, err := h.List(bridge)
+	if err != nil {
+		return err
+	}
+	link, err := h.nl.LinkByName(dev)
+	if err != nil {
+		return hint(fmt.Errorf("announcing through %s: %w", dev, err))
+	}
+	var frames [][]byte
+	for _, a := range list {
+		frames = append(frames, announcements(a.MAC, a.Addrs)...)
+	}
+	return hint(h.transmit(link.Attrs().Index, frames))
+}
+
+// transmit sends frames out of an interface.
+func (s *space) transmit(ifindex int, frames [][]byte) error {
+	if len(frames) == 0 {
+		return nil
+	}
 	return s.do(func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -23,12 +50,18 @@ func (s *space) announce(ifindex int, mac ether.MAC, addrs []netip.Prefix) error
 		}
 		defer unix.Close(fd)
 		var errs []error
-		for _, p := range addrs {
-			frame := announcement(mac, p.Addr())
-			errs = append(errs, unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifindex}))
+		for _, f := range frames {
+			errs = append(errs, unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: ifindex}))
 		}
 		return errors.Join(errs...)
 	})
+}
+
+func announcements(mac ether.MAC, addrs []netip.Prefix) (frames [][]byte) {
+	for _, p := range addrs {
+		frames = append(frames, announcement(mac, p.Addr()))
+	}
+	return frames
 }
 
 // announcement builds the frame for one address, an IPv4 or IPv6 one.

@@ -534,3 +534,40 @@ func TestConcurrentCalls(t *testing.T) {
 		t.Errorf("links %q, want the bridge only", got)
 	}
 }
+
+// Those who come later are told through the router's port.
+func TestAnnounce(t *testing.T) {
+	w := newBridged(t)
+	tap := w.tap(t, "tap0")
+	if _, err := w.host.AddRouterPort(bridge, "tap0"); err != nil {
+		t.Fatal(err)
+	}
+	_, c := w.container(t, "web")
+	att := w.attach(t, c, "10.55.0.1/24", "fd55::1/64")
+	// read returns the announcements, without their Ethernet addresses, that come
+	// within a moment.
+	read := func() (got []string) {
+		buf := make([]byte, 2048)
+		for until := time.Now().Add(200 * time.Millisecond); time.Now().Before(until); {
+			unix.Poll([]unix.PollFd{{Fd: int32(tap.Fd()), Events: unix.POLLIN}}, 50)
+			n, err := unix.Read(int(tap.Fd()), buf)
+			isARP := n == 42 && buf[13] == unix.ETH_P_ARP&0xff
+			isAdvertisement := n > 54 && buf[54] == 136
+			if err == nil && ether.MAC(buf[6:12]) == att.MAC && (isARP || isAdvertisement) {
+				got = append(got, fmt.Sprintf("%x", buf[12:n]))
+			}
+		}
+		return got
+	}
+	first := read() // what attaching sends
+	if err := w.host.Announce(bridge, "tap0"); err != nil {
+		t.Fatal(err)
+	}
+	again := read()
+	if len(first) != 2 || !slices.Equal(again, first) {
+		t.Errorf("announced %q, want %q", again, first)
+	}
+	if err := w.host.Announce(bridge, "tap9"); err == nil {
+		t.Error("announced through a device that is not there")
+	}
+}
