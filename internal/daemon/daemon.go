@@ -85,10 +85,10 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	undo.add(d.dataplane.close)
 	steer.sw = d.sw
 	d.hostside = &hostside{
-		host: host, tap: d.tap.Name(), steer: steer, log: steer.log,
+		host: host, tap: d.tap.Name(), steer: steer, log: steer.log, joined: make(chan struct{}, 1),
 		bridge: hostnet.BridgeConfig{Name: d.cfg.Bridge, MTU: d.cfg.MTU, MAC: hostnet.BridgeMAC(name)},
 	}
-	if err := d.prepareHost(); err != nil {
+	if err := d.hostside.ensure(); err != nil {
 		return err
 	}
 	d.features = d.probe()
@@ -96,18 +96,6 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	return d.serve(ctx, name)
-}
-
-// prepareHost makes the bridge, and removes what a crashed run left half-made.
-func (d *daemon) prepareHost() error {
-	done, err := d.hostside.host.Repair(d.cfg.Bridge)
-	if err != nil {
-		d.log.Warn("clearing leftovers", "err", err)
-	}
-	for _, what := range done {
-		d.log.Warn("leftover removed", "what", what)
-	}
-	return d.hostside.ensure()
 }
 
 // serve runs all parts until one fails or ctx ends.
@@ -128,6 +116,7 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	g.Go(func() error { return d.sw.Run(data) })
 	g.Go(func() error { return d.hostside.steer.watch(ctx) })
 	g.Go(func() error { return d.hostside.repair(ctx) })
+	g.Go(func() error { return d.hostside.announce(ctx) })
 	g.Go(func() error { return server.RunControl(ctx, control) })
 	if d.cfg.StatusAddr != "" {
 		l, err := api.ListenStatus(d.cfg.StatusAddr)
@@ -212,6 +201,12 @@ func (d *daemon) psk() *handshake.PSK {
 func (d *daemon) onChange(v mesh.View) {
 	old := d.view.Swap(&v)
 	d.setView(v, d.log)
+	if len(old.Links) == 0 && len(v.Links) > 0 {
+		select {
+		case d.hostside.joined <- struct{}{}:
+		default:
+		}
+	}
 	for name := range old.Peers {
 		if _, still := v.Peers[name]; !still {
 			d.sw.ForgetPeer(name)

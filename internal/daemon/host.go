@@ -44,6 +44,17 @@ func (s *steering) onMAC(e forward.MACEvent) {
 	}
 }
 
+// refill sets the entries anew: a bridge or a port that was made anew has none.
+func (s *steering) refill() {
+	var all []forward.MACEvent
+	s.sw.MACs(func(m ether.MAC, owner peer.Name, _ time.Duration) {
+		all = append(all, forward.MACEvent{MAC: m, Owner: owner})
+	})
+	for _, e := range all {
+		s.onMAC(e)
+	}
+}
+
 // watch tells the switch of MACs the bridge sees on other ports.
 func (s *steering) watch(ctx context.Context) error {
 	for {
@@ -68,10 +79,12 @@ type hostside struct {
 	bridge hostnet.BridgeConfig
 	tap    string
 	steer  *steering
+	joined chan struct{} // has room for one: we have a link, after a time without any
 	log    *slog.Logger
 }
 
-// ensure makes or mends the bridge with the router's port on it.
+// ensure makes or mends the bridge with the router's port on it, and puts the
+// containers back that lost it.
 func (h *hostside) ensure() error {
 	b, err := h.host.EnsureBridge(h.bridge)
 	if err != nil {
@@ -88,6 +101,13 @@ func (h *hostside) ensure() error {
 		return err
 	}
 	h.steer.port.Store(int64(p.Index))
+	done, err := h.host.Repair(h.bridge.Name)
+	for _, what := range done {
+		h.log.Warn("container's port repaired", "what", what)
+	}
+	if err != nil {
+		h.log.Warn("containers' ports not in order", "err", err)
+	}
 	return nil
 }
 
@@ -108,6 +128,7 @@ func (h *hostside) repair(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
 	for {
+		refill := false
 		select {
 		case <-ctx.Done():
 			return nil
@@ -115,10 +136,38 @@ func (h *hostside) repair(ctx context.Context) error {
 			if !pause(ctx, 200*time.Millisecond) { // let a burst of changes pass
 				return nil
 			}
+			refill = true
 		case <-tick.C:
 		}
-		if err := h.ensure(); err != nil && ctx.Err() == nil {
-			h.log.Error("bridge not in order", "err", err)
+		if err := h.ensure(); err != nil {
+			if ctx.Err() == nil {
+				h.log.Error("bridge not in order", "err", err)
+			}
+			continue
+		}
+		if refill {
+			h.steer.refill()
+		}
+	}
+}
+
+// announce tells the network where our containers are whenever we come into it:
+// those who were there before may remember addresses that the containers had at
+// an earlier run of this host. Twice, as not all links come up at once.
+func (h *hostside) announce(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.joined:
+		}
+		for _, wait := range []time.Duration{200 * time.Millisecond, 2 * time.Second} {
+			if !pause(ctx, wait) {
+				return nil
+			}
+			if err := h.host.Announce(h.bridge.Name, h.tap); err != nil {
+				h.log.Warn("announcing containers", "err", err)
+			}
 		}
 	}
 }
