@@ -147,24 +147,30 @@ func (p *probe) Stop() {
 }
 
 // gap is the longest time since start in which what was sent got no answer, and
-// how many probes were lost in all. An outage that has not ended counts up to now.
+// how many probes were lost in all. What was sent after the last answer counts
+// once it is half a second old.
 func (p *probe) gap(start time.Time) (longest time.Duration, lost int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	last := len(p.sent) - 1
+	for last >= 0 && p.answered[last] == 0 {
+		last--
+	}
 	var since time.Time // of the first unanswered one
 	for i, at := range p.sent {
-		if at.Before(start) || time.Since(at) < 500*time.Millisecond && p.answered[i] == 0 {
-			continue
-		}
-		if p.answered[i] != 0 {
+		switch {
+		case at.Before(start):
+		case p.answered[i] != 0:
 			since = time.Time{}
-			continue
+		case i > last && time.Since(at) < 500*time.Millisecond:
+			return longest, lost
+		default:
+			lost++
+			if since.IsZero() {
+				since = at
+			}
+			longest = max(longest, at.Sub(since)+probeEvery)
 		}
-		lost++
-		if since.IsZero() {
-			since = at
-		}
-		longest = max(longest, at.Sub(since)+probeEvery)
 	}
 	return longest, lost
 }
