@@ -15,18 +15,18 @@ import (
 func TestQueueBounds(t *testing.T) {
 	q := newQueue()
 	n := 0
-	for q.push(wire.Msg{Tag: wire.TagPeriodic, Body: make([]byte, wire.MaxMessage)}) == nil {
+	for q.push(wire.Msg{Tag: wire.TagOverlay, Body: make([]byte, wire.MaxMessage)}) == nil {
 		n++
 	}
 	if n != 2 {
 		t.Errorf("%d of the largest messages fit, want 2", n)
 	}
-	if err := q.push(wire.Msg{Tag: wire.TagPeriodic, Body: []byte{1}}); !errors.Is(err, errQueueFull) {
+	if err := q.push(wire.Msg{Tag: wire.TagOverlay, Body: []byte{1}}); !errors.Is(err, errQueueFull) {
 		t.Errorf("full by bytes: %v", err)
 	}
 	q.take(nil)
 	for i := range queueMsgs {
-		if err := q.push(wire.Msg{Tag: wire.TagPeriodic}); err != nil {
+		if err := q.push(wire.Msg{Tag: wire.TagOverlay}); err != nil {
 			t.Fatalf("message %d: %v", i, err)
 		}
 	}

@@ -32,10 +32,13 @@
 //	2    heartbeat  8 B      8 bytes chosen by the sender
 //	3    echo       8 B      the body of the heartbeat it answers
 //	4    overlay    16 KiB   index u8 of the path in the agreement, then the overlay's message
-//	5    unicast    1 MiB    gossip, reserved
-//	6    broadcast  1 MiB    gossip, reserved
-//	7    periodic   1 MiB    gossip, reserved
+//	5    unicast    128 KiB  hops left u8, origin (6), destination (6), channel, payload
+//	6    gossip     128 KiB  channel, an update or answer of that channel
+//	7    digest     128 KiB  channel, what it sums its state up to
 //	8    close      1 KiB    CBOR map, once, last
+//
+// A channel is one byte of length, 1..32, and its name. The limits of 5 to 7 are for
+// the payload; names and what stands before them come on top.
 //
 // CBOR (RFC 8949) is deterministic and of definite lengths, without tags or
 // duplicate keys, its maps have integer keys, and nothing may follow the item.
@@ -45,7 +48,9 @@
 //	hello   1 name (6 bytes)  2 nickname (text ≤ 256 B)  3 uid (1..2^64-1)
 //	        4 connection id (64 bit)  5 "I trust you" (bool)  6 TCP port it listens on, 0 none
 //	        7 version (text ≤ 64 B)  8 capabilities (map of at most 32: u16 → ≤ 256 B)
-//	close   1 code (u8)  2 text (≤ 512 B)
+//	        9 "I dialed an address that I had from other peers" (bool)
+//	close   1 code (u8)  2 text (≤ 512 B)  3 where to connect instead (≤ 8 of IP address,
+//	        4 or 16 bytes, and port, 2 bytes)
 //	offer   1 ciphers (≤ 8 of u8, not 0)  2 lanes (1..16)  3 paths (≤ 8 of path)
 //	path    1 name (1..16 of [a-z0-9-])  2 UDP port  3 data (≤ 256 B)
 //

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"weave/internal/peer"
 )
@@ -14,10 +15,14 @@ const (
 	maxCaps     = 32
 	maxCap      = 256
 	maxReason   = 512
+	maxInstead  = 8
 )
 
-// Cap names a capability in a Hello. Append only; none is defined yet.
+// Cap names a capability in a Hello. Append only.
 type Cap uint16
+
+// CapSignKey is the Ed25519 public key (32 bytes) of the sender's topology records.
+const CapSignKey Cap = 1
 
 // Hello is the first message of both ends of a connection.
 type Hello struct {
@@ -29,6 +34,7 @@ type Hello struct {
 	Port     uint16   // TCP port the sender listens on; 0: none
 	Version  string
 	Caps     map[Cap][]byte // those unknown to the receiver are ignored
+	Found    bool           // the sender dialed an address that it had from other peers
 }
 
 // ConnUID is the identity of a connection, equal on both ends: what both chose,
@@ -44,6 +50,7 @@ type helloBody struct {
 	Port    uint16         `cbor:"6,keyasint,omitempty"`
 	Version string         `cbor:"7,keyasint,omitempty"`
 	Caps    map[Cap][]byte `cbor:"8,keyasint,omitempty"`
+	Found   bool           `cbor:"9,keyasint,omitempty"`
 }
 
 // Msg returns h as a message. Text that is too long is cut; capabilities that are
@@ -55,7 +62,7 @@ func (h Hello) Msg() (Msg, error) {
 	name := h.Name.Bytes()
 	b, err := encMode.Marshal(helloBody{
 		Name: name[:], Nick: clip(h.NickName, maxNickName), UID: uint64(h.UID), ConnID: h.ConnID,
-		Trusts: h.Trusts, Port: h.Port, Version: clip(h.Version, maxVersion), Caps: h.Caps,
+		Trusts: h.Trusts, Port: h.Port, Version: clip(h.Version, maxVersion), Caps: h.Caps, Found: h.Found,
 	})
 	return Msg{TagHello, b}, err
 }
@@ -92,7 +99,7 @@ func ParseHello(b []byte) (Hello, error) {
 	h := Hello{
 		Name: peer.NameFromBytes([peer.NameLen]byte(w.Name)), NickName: clip(w.Nick, maxNickName),
 		UID: peer.UID(w.UID), ConnID: w.ConnID, Trusts: w.Trusts, Port: w.Port,
-		Version: clip(w.Version, maxVersion), Caps: w.Caps,
+		Version: clip(w.Version, maxVersion), Caps: w.Caps, Found: w.Found,
 	}
 	if h.Name.IsZero() {
 		return Hello{}, fmt.Errorf("hello name: %w", ErrMalformed)
@@ -157,18 +164,25 @@ const (
 
 // Close is the last message of a connection.
 type Close struct {
-	Code Code
-	Text string // for people; at most maxReason bytes
+	Code    Code
+	Text    string           // for people; at most maxReason bytes
+	Instead []netip.AddrPort // peers that may have room when the sender has none; at most maxInstead
 }
 
 type closeBody struct {
-	Code Code   `cbor:"1,keyasint"`
-	Text string `cbor:"2,keyasint,omitempty"`
+	Code    Code     `cbor:"1,keyasint"`
+	Text    string   `cbor:"2,keyasint,omitempty"`
+	Instead [][]byte `cbor:"3,keyasint,omitempty"`
 }
 
-// Msg returns c as a message; text that is too long is cut.
+// Msg returns c as a message; what is too long is cut.
 func (c Close) Msg() (Msg, error) {
-	b, err := encMode.Marshal(closeBody{c.Code, clip(c.Text, maxReason)})
+	w := closeBody{Code: c.Code, Text: clip(c.Text, maxReason)}
+	for _, a := range c.Instead[:min(len(c.Instead), maxInstead)] {
+		b := a.Addr().Unmap().AsSlice()
+		w.Instead = append(w.Instead, binary.BigEndian.AppendUint16(b, a.Port()))
+	}
+	b, err := encMode.Marshal(w)
 	return Msg{TagClose, b}, err
 }
 
@@ -178,8 +192,17 @@ func ParseClose(b []byte) (Close, error) {
 	if err := decode("close", TagClose.Limit(), b, &w); err != nil {
 		return Close{}, err
 	}
-	if len(w.Text) > maxReason {
-		return Close{}, fmt.Errorf("close text: %w", ErrTooLong)
+	if len(w.Text) > maxReason || len(w.Instead) > maxInstead {
+		return Close{}, fmt.Errorf("close text or addresses: %w", ErrTooLong)
 	}
-	return Close{w.Code, clip(w.Text, maxReason)}, nil
+	c := Close{Code: w.Code, Text: clip(w.Text, maxReason)}
+	for _, in := range w.Instead {
+		n := len(in) - 2
+		a, ok := netip.AddrFromSlice(in[:max(n, 0)])
+		if !ok {
+			return Close{}, fmt.Errorf("close address: %w", ErrMalformed)
+		}
+		c.Instead = append(c.Instead, netip.AddrPortFrom(a.Unmap(), binary.BigEndian.Uint16(in[n:])))
+	}
+	return c, nil
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"weave/mesh/gossip"
 )
 
 var (
@@ -22,8 +24,8 @@ const (
 	TagEcho      Tag = 3
 	TagOverlay   Tag = 4
 	TagUnicast   Tag = 5
-	TagBroadcast Tag = 6
-	TagPeriodic  Tag = 7
+	TagGossip    Tag = 6
+	TagDigest    Tag = 7
 	TagClose     Tag = 8
 )
 
@@ -49,8 +51,10 @@ func (t Tag) Limit() int {
 		return 8
 	case TagOverlay:
 		return 16 << 10
-	case TagUnicast, TagBroadcast, TagPeriodic:
-		return MaxMessage
+	case TagUnicast:
+		return unicastFix + channelFix + maxChannel + gossip.MaxMessage
+	case TagGossip, TagDigest:
+		return channelFix + maxChannel + gossip.MaxMessage
 	case TagClose:
 		return 1 << 10
 	}
@@ -59,7 +63,7 @@ func (t Tag) Limit() int {
 
 // String returns the name of the package comment's table.
 func (t Tag) String() string {
-	names := [...]string{"", "hello", "heartbeat", "echo", "overlay", "unicast", "broadcast", "periodic", "close"}
+	names := [...]string{"", "hello", "heartbeat", "echo", "overlay", "unicast", "gossip", "digest", "close"}
 	if t != 0 && int(t) < len(names) {
 		return names[t]
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -44,7 +45,11 @@ func goldens(t testing.TB) []golden {
 			Trusts: true, Port: 6783, Version: "1.2.3", Caps: map[Cap][]byte{1: {1}, 300: {}},
 		}, "a8" + "014602aabbccddee" + "02626832" + "031b1122334455667788" + "041bffffffffffffffff" + "05f5" + "06191a7f" + "0765312e322e33" + "08a2014101" + "19012c40"},
 		{"close, least", Close{}, "a10100"},
-		{"close, full", Close{CodeCollision, "peer name used"}, "a20104026e" + hex.EncodeToString([]byte("peer name used"))},
+		{"close, full", Close{Code: CodeCollision, Text: "peer name used"}, "a20104026e" + hex.EncodeToString([]byte("peer name used"))},
+		{"close with addresses", Close{Code: CodeLimit, Instead: []netip.AddrPort{
+			netip.MustParseAddrPort("192.0.2.1:6783"), netip.MustParseAddrPort("[2001:db8::1]:1"),
+		}}, "a2010603" + "8246c00002011a7f" + "52" + "20010db8000000000000000000000001" + "0001"},
+		{"hello, found", Hello{Name: name(t, "::1"), UID: 1, Found: true}, "a401460000000000010301" + "0400" + "09f5"},
 		{"offer, least", overlay.Offer{Lanes: 1}, "a3018002010380"},
 		{"offer, full", overlay.Offer{
 			Ciphers: []session.Cipher{session.CipherAES, session.CipherChaCha}, Lanes: 16,
@@ -89,7 +94,7 @@ func TestGoldenBodies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := cmp.Diff(g.value, v, cmp.AllowUnexported(peer.Name{})); d != "" {
+			if d := cmp.Diff(g.value, v, cmp.AllowUnexported(peer.Name{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 				t.Errorf("decoded (-want +got):\n%s", d)
 			}
 		})
@@ -111,8 +116,8 @@ func TestGoldenRecords(t *testing.T) {
 		{"heartbeat", Heartbeat(0x0102030405060708), "001a" + "0200" + "0102030405060708" + seal},
 		{"echo", Echo(1), "001a" + "0300" + "0000000000000001" + seal},
 		{"overlay", ov, "0015" + "0400" + "01cafe" + seal},
-		{"empty", Msg{Tag: TagBroadcast}, "0012" + "0600" + seal},
-		{"split", Msg{TagPeriodic, long}, "4000" + "0701" + strings.Repeat("07", maxPiece) + seal + "0013" + "0700" + "07" + seal},
+		{"empty", Msg{Tag: TagGossip}, "0012" + "0600" + seal},
+		{"split", Msg{TagDigest, long}, "4000" + "0701" + strings.Repeat("07", maxPiece) + seal + "0013" + "0700" + "07" + seal},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -187,15 +192,15 @@ func TestAssembler(t *testing.T) {
 		{"nothing", [][]byte{{}}, 0, ErrMalformed},
 		{"tag only", [][]byte{{1}}, 0, ErrMalformed},
 		{"unknown flag", [][]byte{rec(TagEcho, 2)}, 0, ErrMalformed},
-		{"interleaved", [][]byte{rec(TagPeriodic, 1, 1), rec(TagEcho, 0, 1)}, 0, ErrMalformed},
-		{"empty with more", [][]byte{rec(TagPeriodic, 1)}, 0, ErrMalformed},
-		{"empty at the end", [][]byte{rec(TagPeriodic, 1, 1), rec(TagPeriodic, 0)}, 1, nil},
+		{"interleaved", [][]byte{rec(TagDigest, 1, 1), rec(TagEcho, 0, 1)}, 0, ErrMalformed},
+		{"empty with more", [][]byte{rec(TagDigest, 1)}, 0, ErrMalformed},
+		{"empty at the end", [][]byte{rec(TagDigest, 1, 1), rec(TagDigest, 0)}, 1, nil},
 		{"over the limit in one", [][]byte{rec(TagEcho, 0, make([]byte, 9)...)}, 0, ErrTooLong},
 		{"over the limit in two", [][]byte{rec(TagEcho, 1, make([]byte, 8)...), rec(TagEcho, 0, 1)}, 0, ErrTooLong},
 		{"over the limit at once", [][]byte{rec(TagClose, 1, piece...)}, 0, ErrTooLong},
 		{"unknown tag", [][]byte{rec(99, 0, piece...)}, 1, nil},
 		{"unknown tag in two", [][]byte{rec(99, 1, piece...), rec(99, 0, piece...), rec(TagEcho, 0)}, 2, nil},
-		{"next message after one", [][]byte{rec(TagPeriodic, 1, 1), rec(TagPeriodic, 0, 1), rec(TagEcho, 0)}, 2, nil},
+		{"next message after one", [][]byte{rec(TagDigest, 1, 1), rec(TagDigest, 0, 1), rec(TagEcho, 0)}, 2, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -222,7 +227,7 @@ func TestAssembler(t *testing.T) {
 
 // A peer that never ends its message costs its limit and no more.
 func TestAssemblerBound(t *testing.T) {
-	for _, tag := range []Tag{TagHello, TagOverlay, TagPeriodic, 77} {
+	for _, tag := range []Tag{TagHello, TagOverlay, TagDigest, 77} {
 		var a Assembler
 		rec := append([]byte{byte(tag), flagMore}, make([]byte, maxPiece)...)
 		var err error
@@ -387,7 +392,7 @@ func FuzzOverlay(f *testing.F) {
 
 // FuzzRecords reads any stream and writes what it understood again.
 func FuzzRecords(f *testing.F) {
-	for _, m := range []Msg{Heartbeat(1), {TagPeriodic, make([]byte, maxPiece+9)}, {TagClose, []byte{0xa1, 1, 0}}} {
+	for _, m := range []Msg{Heartbeat(1), {TagDigest, make([]byte, maxPiece+9)}, {TagClose, []byte{0xa1, 1, 0}}} {
 		b, _ := NewEncoder(zeroSealer{}).Append(nil, m)
 		f.Add(b)
 	}
