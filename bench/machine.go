@@ -26,7 +26,7 @@ type machine struct {
 
 func describeMachine(ctx context.Context) machine {
 	m := machine{
-		CPU: "unknown", Cores: runtime.NumCPU(), OS: "Linux", Go: runtime.Version(),
+		CPU: "unknown", Cores: runtime.NumCPU(), OS: "Linux", Go: runtime.Version(), Version: "unknown",
 		Date: time.Now().UTC().Format(time.RFC3339),
 	}
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
