@@ -104,11 +104,14 @@ func (p PublicKey) ShortString() string { return p.String()[:8] }
 // ParsePublicKey reads the text form.
 func ParsePublicKey(s string) (PublicKey, error) {
 	var p PublicKey
-	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	b, err := base64.StdEncoding.DecodeString(s)
 	if err != nil || len(b) != KeyLen {
 		return p, fmt.Errorf("%q: %w", s, ErrBadKey)
 	}
 	copy(p.k[:], b)
+	if p.String() != s { // the decoder skips line ends and spare bits; one key has one text
+		return PublicKey{}, fmt.Errorf("%q: %w", s, ErrBadKey)
+	}
 	return p, nil
 }
 

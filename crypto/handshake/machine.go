@@ -23,6 +23,9 @@ const (
 	lengthLen = 2
 	headLen   = lengthLen + 1 // length and type
 
+	tagLen      = 16
+	minMessage3 = KeyLen + tagLen + tagLen // a shorter one is not for want of a password
+
 	acceptText  = "accept"
 	secretLabel = "weave handshake v1 data secret"
 )
@@ -298,6 +301,9 @@ func (m *Machine) onMessage2(body []byte) ([]byte, error) {
 
 // Responder: -> s, se [, psk], then ACCEPT.
 func (m *Machine) onMessage3(body []byte) ([]byte, error) {
+	if len(body) < minMessage3 {
+		return m.reject(RejectMessage), fmt.Errorf("message 3 of %d bytes: %w", len(body), ErrMalformed)
+	}
 	// -> s, se [, psk]
 	offer, recv, send, err := m.noise.ReadMessage(nil, body)
 	if err != nil {

@@ -72,8 +72,8 @@ func meet(a, b *handshake.Machine, hook func(fromInitiator bool, out []byte) []b
 		in []byte
 		o  *outcome
 	}{{m: a, o: &initiator}, {m: b, o: &responder}}
-	ends[1].in = bytes.Clone(hook(true, a.Start()))
-	ends[0].in = bytes.Clone(hook(false, b.Start()))
+	ends[1].in = hook(true, bytes.Clone(a.Start()))
+	ends[0].in = hook(false, bytes.Clone(b.Start()))
 	for progress := true; progress; {
 		progress = false
 		for i := range ends {
