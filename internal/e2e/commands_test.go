@@ -215,11 +215,12 @@ func metrics(t *testing.T, s *site) exposition {
 	return exposition{string(raw)}
 }
 
-// sum adds the samples of a metric.
+// sum adds the samples of a metric; the name may go on with labels, from the first
+// on.
 func (e exposition) sum(name string) (sum float64) {
 	for line := range strings.Lines(e.text) {
 		rest, ok := strings.CutPrefix(line, name)
-		if !ok || rest[0] != ' ' && rest[0] != '{' {
+		if !ok || !strings.Contains(name, "{") && rest[0] != ' ' && rest[0] != '{' {
 			continue
 		}
 		fields := strings.Fields(rest)

@@ -1,0 +1,61 @@
+package e2e_test
+
+import (
+	"testing"
+	"time"
+)
+
+// On a lossy underlay TCP keeps going, and a lost datagram costs the segment that
+// was in it, not the superframe that the segment was part of.
+func TestLoss(t *testing.T) {
+	lab, sites := newSites(t, 2)
+	a, b := sites[0], sites[1]
+	pw := passwordFile(t, password)
+	a.launch("--password-file", pw)
+	b.launch("--password-file", pw, a.IP4.String())
+	joined(t, a, b)
+	sound := stream(t, a.box, b.box, b.in4, 32<<20, 20*time.Second)
+	const permille = 10
+	lab.Loss(a.Host, b.Host, permille)
+	lab.Loss(b.Host, a.Host, permille)
+	for _, to := range []*site{b, a} {
+		from := other(to, a, b)
+		before := datagrams(t, from, to)
+		r := stream(t, from.box, to.box, to.in4, 32<<20, 40*time.Second)
+		sent, lost := since(t, before, from, to)
+		t.Logf("%s to %s: %.0f Mb/s (%.0f without loss); %.0f of %.0f datagrams lost (%.2f %%), %d of %d segments sent again",
+			from.Label, to.Label, r.mbps(), sound.mbps(), lost, sent, 100*lost/sent, r.retrans, r.segs)
+		if lost < sent*permille/1000/3 {
+			t.Errorf("only %.0f of %.0f datagrams were lost: the test shows nothing", lost, sent)
+		}
+		if float64(r.retrans) > 2*lost {
+			t.Errorf("%d segments sent again for %.0f lost datagrams", r.retrans, lost)
+		}
+		if r.mbps() < 20 {
+			t.Errorf("%.1f Mb/s", r.mbps())
+		}
+	}
+	if n := a.established(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	lab.Heal(a.Host, b.Host)
+	mustPing(t, a.box, b.in4, "-s", "20000")
+}
+
+// counted holds how many datagrams one end sent and the other received.
+type counted struct{ sent, received float64 }
+
+func datagrams(t *testing.T, from, to *site) counted {
+	t.Helper()
+	return counted{
+		metrics(t, from).sum(`weave_datagrams_total{direction="out"`),
+		metrics(t, to).sum(`weave_datagrams_total{direction="in"`),
+	}
+}
+
+func since(t *testing.T, before counted, from, to *site) (sent, lost float64) {
+	t.Helper()
+	now := datagrams(t, from, to)
+	sent = now.sent - before.sent
+	return sent, sent - (now.received - before.received)
+}
