@@ -48,6 +48,7 @@ var allowed = map[string][]string{
 var pure = []string{
 	"internal/peer", "internal/ether", "mesh/topo", "mesh/gossip", "mesh/wire",
 	"mesh/dial", "ipam/addr", "ipam/ring", "ipam/space", "ipam/paxos", "crypto/policy",
+	"odp/proof",
 	"nameserver/registry",
 }
 
