@@ -522,3 +522,28 @@ func TestErrorTexts(t *testing.T) {
 		seen[s] = true
 	}
 }
+
+// TestMessage1Payload: in XX, message 1 is in clear, and could carry anything.
+func TestMessage1Payload(t *testing.T) {
+	tr := record(t, nil)
+	in := slices.Concat(tr.initiator[0], frame(1, append(bytes.Clone(tr.initiator[1][3:]), "payload"...)...))
+	if _, done, err := feed(newMachine(t, config(t, false, nil)), in); done || !errors.Is(err, handshake.ErrMalformed) {
+		t.Errorf("done %v, %v", done, err)
+	}
+}
+
+// TestAcceptSaysSomethingElse: the right keys are not enough.
+func TestAcceptSaysSomethingElse(t *testing.T) {
+	for text, want := range map[string]bool{"accept": true, "accepted": false, "": false, "reject": false} {
+		responder := newMachine(t, config(t, false, pskRight))
+		a, b := meet(newMachine(t, config(t, true, pskRight)), responder, func(fromInitiator bool, out []byte) []byte {
+			if r := responder.Result(); !fromInitiator && r.Transport != nil && len(out) > 0 {
+				return frame(2, handshake.FirstRecord(r.Transport, []byte(text))...)
+			}
+			return out
+		})
+		if !b.done || a.done != want || !want && !errors.Is(a.err, handshake.ErrAuth) {
+			t.Errorf("%q: initiator %v %v, responder %v %v", text, a.done, a.err, b.done, b.err)
+		}
+	}
+}
