@@ -51,7 +51,7 @@ import (
 // owner room to count on after the greatest version that it can be sent.
 const (
 	MaxEntries = 1 << 16
-	MaxFences  = 1 << 12
+	MaxFences  = 1 << 10
 	MaxSeeds   = 1 << 10
 	MaxVersion = 1 << 62
 	MaxEpoch   = 1 << 30

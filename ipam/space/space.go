@@ -145,7 +145,9 @@ func (s *Space) Unheld() *addr.Set {
 }
 
 // Sizes returns how many addresses are ours, free, and at rest.
-func (s *Space) Sizes() (owned, free, held uint64) { return s.owned.Size(), s.free.Size(), s.held.Size() }
+func (s *Space) Sizes() (owned, free, held uint64) {
+	return s.owned.Size(), s.free.Size(), s.held.Size()
+}
 
 // Check reports a broken account; for tests.
 func (s *Space) Check() error {

@@ -1,0 +1,28 @@
+package ipam
+
+// bug is a mistake that a test plants in a core, to see that the checks find it.
+// Zero, as always outside tests, is none.
+type bug uint8
+
+const (
+	noBug            bug = iota
+	bugKeepDonated       // the giver goes on using what it gave away
+	bugNoShrink          // space does not follow the ring when it shrinks
+	bugTrustStore        // a starting peer does not wait to hear what others remember
+	bugSkipSaveLease     // an allocation is not saved
+	bugSkipSaveGrant     // a grant is sent but not saved
+	bugNoEpoch           // a takeover does not raise the epoch
+	bugForgetVotes       // votes are not saved
+	bugQuorumShort       // one vote too few decides
+	bugNoDigest          // what was lost on the way is never found
+	bugNeverReap         // addresses of dead containers are kept for ever
+	bugReapAlive         // a container that came back within its grace is reaped all the same
+	bugKeepAfterHand     // an heir is named, but the space is used on
+	bugFreeForeign       // freeing an address does not look whether it is in use
+	bugNoFence           // a copy of a peer goes on
+	bugNoSpread          // changes are not told to others
+	bugGrantTwice        // a grant asked for again is granted again, from used space
+	bugEnd
+)
+
+func (c *core) hits(b bug) bool { return c.bug == b }
