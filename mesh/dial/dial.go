@@ -53,6 +53,17 @@
 // A connection serves a target when its remote address, or the address its peer
 // says it listens on, is one that the target last resolved to, or when its peer is
 // the one that the target last led to (by another address, perhaps).
+//
+// # Found peers
+//
+// Besides the targets that users give there are peers that other peers know
+// ([Maker.Find]). Such a peer is a target whose addresses the caller looks up when
+// it is due. Found peers are dialed in the order that they were given in, only as
+// far as Config.FindLimit leaves room, and one after the other with findGap between,
+// so that many peers that start at once don't storm one another.
+//
+// Hints ([Maker.Hint]) are addresses that a peer gave which had no room for us. They
+// are dialed like targets of users, and forgotten after a minute or when served.
 package dial
 
 import (
@@ -78,9 +89,15 @@ const (
 	soon       = time.Second // after an attempt that met another of the same
 )
 
-// maxTargets bounds the targets a Maker keeps, those of users and those
-// discovered each.
-const maxTargets = 4096
+// Bounds of what a Maker keeps and does at a time.
+const (
+	maxTargets = 4096 // of users
+	maxFound   = 10_000
+	maxHints   = 32
+	maxFinding = 8 // attempts to found peers under way
+	findGap    = 50 * time.Millisecond
+	hintTime   = time.Minute
+)
 
 var (
 	// ErrBadTarget reports text that is no target.
@@ -93,19 +110,24 @@ var (
 
 // Config of a Maker.
 type Config struct {
-	Port  uint16         // of targets that name none
-	Limit int            // connections, dials under way included; 0: no limit
-	Rand  func() float64 // uniform in [0, 1)
+	Port  uint16 // of targets that name none
+	Limit int    // connections, dials under way included; 0: no limit
+	// FindLimit is the number of connections, dials under way included, at which no
+	// more are made to found peers; 0: no limit.
+	FindLimit int
+	Rand      func() float64 // uniform in [0, 1)
 }
 
-// Effect is something to do. Exactly one of Resolve and Dial is set; its outcome
-// goes to Resolved, or to Up or Ended.
+// Effect is something to do. Exactly one of Resolve, Find and Dial is set; the
+// outcome of the first two goes to Resolved or Found, that of Dial to Up or Ended.
 type Effect struct {
 	Attempt uint64 // names the attempt in later calls, never 0
 	Target  string
-	Resolve string // host name to look up
-	Port    uint16 // with Resolve: the port of the addresses
+	Resolve string    // host name to look up
+	Port    uint16    // with Resolve: the port of the addresses
+	Find    peer.Name // peer whose addresses are wanted; to be answered before the next Step
 	Dial    netip.AddrPort
+	Found   bool // with Dial: the address is that of a found peer
 }
 
 // Conn is a connection that passed all checks, dialed by either end.
@@ -141,7 +163,10 @@ type target struct {
 	text   string
 	host   string
 	port   uint16
-	direct bool // given by the user, not discovered
+	direct bool      // given by the user
+	found  peer.Name // zero: it is no found peer
+	rank   int       // of a found peer: lower is dialed first
+	until  time.Time // of a hint: when it is forgotten; zero: it is no hint
 
 	state   state
 	attempt uint64           // of the effect that is out; 0 while waiting
@@ -168,10 +193,13 @@ type conn struct {
 
 // Maker is the connection maker. It is owned by one goroutine.
 type Maker struct {
-	cfg     Config
-	targets map[string]*target
-	conns   map[uint64]*conn // by the caller's key
-	attempt uint64           // last one given out
+	cfg      Config
+	targets  map[string]*target
+	conns    map[uint64]*conn       // by the caller's key
+	addrs    map[netip.AddrPort]int // conns by Addr and by Listen
+	peers    map[peer.Name]int      // conns by Peer
+	attempt  uint64                 // last one given out
+	nextFind time.Time              // the next attempt to a found peer
 
 	changed bool      // since the last Step
 	next    time.Time // what it returned
@@ -179,7 +207,10 @@ type Maker struct {
 
 // New makes a Maker without targets.
 func New(cfg Config) *Maker {
-	return &Maker{cfg: cfg, targets: map[string]*target{}, conns: map[uint64]*conn{}}
+	return &Maker{
+		cfg: cfg, targets: map[string]*target{}, conns: map[uint64]*conn{},
+		addrs: map[netip.AddrPort]int{}, peers: map[peer.Name]int{},
+	}
 }
 
 // ParseTarget splits a target; port is 0 when it names none. Host is an address
@@ -228,7 +259,7 @@ func (m *Maker) Connect(now time.Time, texts []string, replace bool) error {
 	keep := map[string]bool{}
 	for _, s := range texts {
 		host, port, err := ParseTarget(s)
-		if err == nil && m.targets[s] == nil && m.count(true) >= maxTargets {
+		if err == nil && m.targets[s] == nil && m.count() >= maxTargets {
 			err = fmt.Errorf("%q: %w", s, ErrTooMany)
 		}
 		if err != nil {
@@ -241,7 +272,7 @@ func (m *Maker) Connect(now time.Time, texts []string, replace bool) error {
 			t = &target{text: s, host: host, port: port}
 			m.targets[s] = t
 		}
-		t.direct = true
+		t.direct, t.until = true, time.Time{}
 		t.reset(now)
 	}
 	if replace && len(errs) == 0 {
@@ -274,29 +305,63 @@ func (m *Maker) Forget(texts []string) {
 	}
 }
 
-// Discover replaces the discovered targets. Those that are new are due now.
-func (m *Maker) Discover(now time.Time, addrs []netip.AddrPort) {
+// Candidate is a found peer.
+type Candidate struct {
+	Peer peer.Name
+	Wait time.Duration // before the first attempt
+}
+
+// Find replaces the found peers, given in the order of preference. What is known of
+// those that stay is kept.
+func (m *Maker) Find(now time.Time, peers []Candidate) {
 	m.changed = true
 	keep := map[string]bool{}
-	for _, a := range addrs[:min(len(addrs), maxTargets)] {
-		s := a.String()
+	for rank, c := range peers[:min(len(peers), maxFound)] {
+		s := foundPrefix + c.Peer.String()
 		keep[s] = true
-		if m.targets[s] == nil {
-			t := &target{text: s, host: a.Addr().String(), port: a.Port()}
+		t := m.targets[s]
+		if t == nil {
+			t = &target{text: s, found: c.Peer, peer: c.Peer}
 			t.reset(now)
+			t.peer, t.due = c.Peer, now.Add(c.Wait)
 			m.targets[s] = t
 		}
+		t.rank = rank
 	}
 	for s, t := range m.targets {
-		if !t.direct && !keep[s] {
+		if !t.found.IsZero() && !keep[s] {
 			delete(m.targets, s)
 		}
 	}
 }
 
-func (m *Maker) count(direct bool) (n int) {
+// foundPrefix keeps the names of found peers apart from the texts of users.
+const foundPrefix = "peer "
+
+// Hint adds addresses to try.
+func (m *Maker) Hint(now time.Time, addrs []netip.AddrPort) {
+	m.changed = true
+	hints := 0
 	for _, t := range m.targets {
-		if t.direct == direct {
+		if !t.until.IsZero() {
+			hints++
+		}
+	}
+	for _, a := range addrs {
+		s := a.String()
+		if m.targets[s] != nil || hints >= maxHints || a.Port() == 0 {
+			continue
+		}
+		hints++
+		t := &target{text: s, host: a.Addr().String(), port: a.Port(), until: now.Add(hintTime)}
+		t.reset(now)
+		m.targets[s] = t
+	}
+}
+
+func (m *Maker) count() (n int) {
+	for _, t := range m.targets {
+		if t.direct {
 			n++
 		}
 	}
@@ -325,6 +390,12 @@ func (m *Maker) LastErr(attempt uint64) error {
 		return t.err
 	}
 	return nil
+}
+
+// IsFound reports whether the attempt is one to a found peer.
+func (m *Maker) IsFound(attempt uint64) bool {
+	t := m.byAttempt(attempt)
+	return t != nil && !t.found.IsZero()
 }
 
 func (m *Maker) byAttempt(id uint64) *target {

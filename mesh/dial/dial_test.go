@@ -41,9 +41,14 @@ func (w *world) step() string {
 	effects, w.next = w.m.Step(w.now)
 	for _, e := range effects {
 		w.last[e.Target] = e.Attempt
-		if e.Resolve != "" {
+		switch {
+		case e.Resolve != "":
 			out = append(out, fmt.Sprintf("resolve %s:%d", e.Resolve, e.Port))
-		} else {
+		case !e.Find.IsZero():
+			out = append(out, fmt.Sprintf("find %s", e.Find))
+		case e.Found:
+			out = append(out, fmt.Sprintf("dial %s found", e.Dial))
+		default:
 			out = append(out, fmt.Sprintf("dial %s", e.Dial))
 		}
 	}
@@ -60,7 +65,7 @@ func (w *world) show(text string) string {
 		return t.state.String()
 	case t.never:
 		return "never"
-	case w.m.serves(t) != nil:
+	case w.m.serves(t):
 		return "served"
 	}
 	return "waiting " + t.due.Sub(w.now).String()
@@ -367,7 +372,7 @@ func TestForgottenAttempt(t *testing.T) {
 func TestConnectReplace(t *testing.T) {
 	w := newWorld(0)
 	w.m.Connect(w.now, []string{"a", "b"}, false)
-	w.m.Discover(w.now, []netip.AddrPort{ap("10.0.0.7:1")})
+	w.m.Find(w.now, []Candidate{{Peer: peerB}})
 	if err := w.m.Connect(w.now, []string{"c", "a:b:c"}, true); !errors.Is(err, ErrBadTarget) {
 		t.Errorf("error %v", err)
 	}
@@ -386,22 +391,134 @@ func TestConnectReplace(t *testing.T) {
 	}
 }
 
-func TestDiscover(t *testing.T) {
+func TestFind(t *testing.T) {
 	w := newWorld(0)
-	x := "10.0.0.7:1"
-	w.m.Discover(w.now, []netip.AddrPort{ap(x)})
-	if got := w.step(); got != "dial "+x {
-		t.Errorf("started %q", got)
+	x := foundPrefix + peerA.String()
+	w.m.Find(w.now, []Candidate{{Peer: peerA, Wait: time.Second}})
+	if got := w.step() + w.show(x); got != "waiting 1s" {
+		t.Errorf("new: %q", got)
+	}
+	if len(w.m.Unserved()) != 0 {
+		t.Error("shown before it was dialed")
+	}
+	w.do(x, "wait 1s")
+	if got := w.step(); got != "find "+peerA.String() {
+		t.Errorf("due: %q", got)
+	}
+	w.m.Found(w.now, w.last[x], []netip.AddrPort{ap("10.0.0.7:1"), ap("10.0.0.8:2")})
+	if got := w.step(); got != "dial 10.0.0.7:1 found" || !w.m.IsFound(w.last[x]) {
+		t.Errorf("found: %q", got)
+	}
+	w.do(x, "unreachable")
+	if got := w.step(); got != "dial 10.0.0.8:2 found" {
+		t.Errorf("not there: %q", got)
 	}
 	w.do(x, "failed")
-	w.m.Discover(w.now, []netip.AddrPort{ap(x)})
-	if got := w.show(x); got != "waiting 2s" {
+	w.do(x, "wait 50ms")
+	w.m.Find(w.now, []Candidate{{Peer: peerB}, {Peer: peerA}})
+	if got := w.step() + " " + w.show(x); got != "find "+peerB.String()+" waiting 1.95s" {
 		t.Errorf("told again: %q, want the back-off kept", got)
 	}
-	w.do(x, "connect") // the user wants it too
-	w.m.Discover(w.now, nil)
-	if got := w.show(x); got != "waiting 0s" {
-		t.Errorf("direct and no more discovered: %q", got)
+	w.m.Found(w.now, w.last[foundPrefix+peerB.String()], nil)
+	if got := w.show(foundPrefix + peerB.String()); got != "waiting 2s" {
+		t.Errorf("without an address: %q", got)
+	}
+	w.do(x, "inbound")
+	if got := w.step() + w.show(x); got != "served" {
+		t.Errorf("connected meanwhile: %q", got)
+	}
+	w.m.Find(w.now, nil)
+	if len(w.m.targets) != 0 {
+		t.Errorf("%d targets left", len(w.m.targets))
+	}
+}
+
+// Found peers are dialed in order, apart from one another, and leave room.
+func TestFindPace(t *testing.T) {
+	w := newWorld(100)
+	w.m.cfg.FindLimit = 20
+	var all []Candidate
+	for i := range 50 {
+		all = append(all, Candidate{Peer: peer.NameFromBytes([6]byte{byte(50 - i), 0, 0, 0, 0, 9})})
+	}
+	w.m.Find(w.now, all)
+	dialed := 0
+	for range 200 {
+		effects, next := w.m.Step(w.now)
+		if len(effects) > 1 {
+			t.Fatalf("%d attempts at once", len(effects))
+		}
+		for _, e := range effects {
+			if e.Find != all[dialed].Peer {
+				t.Fatalf("attempt %d is to %v, want %v", dialed, e.Find, all[dialed].Peer)
+			}
+			dialed++
+			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(dialed)}), 1)
+			w.m.Found(w.now, e.Attempt, []netip.AddrPort{at})
+			effects, _ := w.m.Step(w.now)
+			if dialed > maxFinding { // the first don't answer
+				w.m.Up(w.now, uint64(dialed), Conn{Attempt: effects[0].Attempt, Addr: at, Peer: e.Find})
+			}
+		}
+		if dialed == maxFinding {
+			for _, x := range w.m.targets {
+				if x.state == dialing {
+					w.m.Ended(w.now, x.attempt, Failed, peer.Name{}, errX)
+				}
+			}
+		}
+		if next.After(w.now) {
+			w.now = next
+		} else {
+			w.now = w.now.Add(findGap)
+		}
+	}
+	if len(w.m.conns) != 20 {
+		t.Errorf("%d connections, want 20", len(w.m.conns))
+	}
+	if took := w.now.Sub(t0); took < 28*findGap {
+		t.Errorf("took %v", took)
+	}
+	w.m.Connect(w.now, []string{lit}, false)
+	if got := w.step(); got != "dial 10.0.0.1:6783" {
+		t.Errorf("no room for a target of the user: %q", got)
+	}
+}
+
+// Another peer at the address of a found one doesn't count as that.
+func TestFindOther(t *testing.T) {
+	w := newWorld(0)
+	x := foundPrefix + peerA.String()
+	w.m.Find(w.now, []Candidate{{Peer: peerA}})
+	w.step()
+	w.m.Found(w.now, w.last[x], []netip.AddrPort{ap("10.0.0.7:1")})
+	w.step()
+	w.m.Up(w.now, 1, Conn{Attempt: w.last[x], Addr: ap("10.0.0.7:1"), Peer: peerB})
+	w.do(x, "wait 2s")
+	w.m.Down(w.now, 1, Failed, errX)
+	if got := w.step(); got != "find "+peerA.String() {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestHint(t *testing.T) {
+	w := newWorld(0)
+	var many []netip.AddrPort
+	for i := range 100 {
+		many = append(many, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}), 1))
+	}
+	w.m.Hint(w.now, many)
+	if len(w.m.targets) != maxHints || w.m.IsFound(1) || len(w.m.Targets()) != 0 {
+		t.Errorf("%d hints", len(w.m.targets))
+	}
+	w.step()
+	x := many[0].String()
+	w.do(x, "failed")
+	w.do(many[1].String(), "inboundB")
+	w.do(x, "wait 1m")
+	w.step()
+	if got := w.show(x); got != "-" {
+		t.Errorf("after a minute: %q", got)
 	}
 }
 
@@ -489,7 +606,7 @@ func checkInvariants(t *rapid.T, w *world) {
 			attempts[x.attempt] = true
 			continue
 		}
-		idle := x.never || w.m.serves(x) != nil || errors.Is(x.err, ErrLimit)
+		idle := x.never || w.m.serves(x) || errors.Is(x.err, ErrLimit)
 		if !idle && (w.next.IsZero() || w.next.After(x.due)) {
 			t.Fatalf("%s is due at %v, next step at %v", text, x.due, w.next)
 		}

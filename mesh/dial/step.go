@@ -1,6 +1,7 @@
 package dial
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -10,7 +11,10 @@ import (
 	"weave/internal/peer"
 )
 
-var errNoAddress = errors.New("name has no address")
+var (
+	errNoAddress = errors.New("no address known")
+	errOther     = errors.New("another peer is there")
+)
 
 // Step returns what to do now, and when to call it again if nothing else happens
 // before; zero: not at all. It is to be called after each other method; when there
@@ -25,22 +29,30 @@ func (m *Maker) Step(now time.Time) (out []Effect, next time.Time) {
 }
 
 func (m *Maker) step(now time.Time) (out []Effect, next time.Time) {
-	room := m.room()
-	for _, t := range m.sorted() {
-		if t.state == dialing && t.attempt == 0 { // next address of a round
+	room := m.room(m.cfg.Limit)
+	findRoom := min(m.room(m.cfg.FindLimit), maxFinding-m.finding())
+	later := func(at time.Time) {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	for _, t := range m.due(now, later) {
+		switch {
+		case t.state == dialing: // next address of a round
 			t.attempt = m.newAttempt()
-			out = append(out, Effect{Attempt: t.attempt, Target: t.text, Dial: t.addr})
-		}
-		if t.state != waiting || t.never || m.serves(t) != nil {
+			out = append(out, m.dialEffect(t))
 			continue
-		}
-		if t.due.After(now) {
-			if next.IsZero() || t.due.Before(next) {
-				next = t.due
+		case !t.found.IsZero():
+			if findRoom <= 0 || room <= 0 {
+				continue
 			}
-			continue
-		}
-		if room <= 0 {
+			if now.Before(m.nextFind) {
+				later(m.nextFind)
+				continue
+			}
+			m.nextFind = now.Add(findGap)
+			findRoom--
+		case room <= 0:
 			t.err = ErrLimit
 			continue
 		}
@@ -48,11 +60,59 @@ func (m *Maker) step(now time.Time) (out []Effect, next time.Time) {
 		if ok {
 			room--
 			out = append(out, e)
-		} else if next.IsZero() || t.due.Before(next) {
-			next = t.due
+		} else {
+			later(t.due)
 		}
 	}
 	return out, next
+}
+
+// due returns the targets with something to do, in order: those of users, hints,
+// found peers. Later is told when others will have something.
+func (m *Maker) due(now time.Time, later func(time.Time)) (out []*target) {
+	for s, t := range m.targets {
+		switch {
+		case t.state == dialing && t.attempt == 0:
+			out = append(out, t)
+		case t.state != waiting || t.never:
+		case !t.until.IsZero() && (m.serves(t) || !now.Before(t.until)):
+			delete(m.targets, s)
+		case m.serves(t):
+		case t.due.After(now):
+			later(t.due)
+		default:
+			out = append(out, t)
+		}
+	}
+	slices.SortFunc(out, func(a, b *target) int {
+		return cmp.Or(cmp.Compare(a.class(), b.class()), cmp.Compare(a.rank, b.rank), strings.Compare(a.text, b.text))
+	})
+	return out
+}
+
+// class orders targets by who gave them.
+func (t *target) class() int {
+	switch {
+	case t.direct:
+		return 0
+	case t.found.IsZero():
+		return 1
+	}
+	return 2
+}
+
+// finding is the number of attempts to found peers under way.
+func (m *Maker) finding() (n int) {
+	for _, t := range m.targets {
+		if t.state != waiting && !t.found.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *Maker) dialEffect(t *target) Effect {
+	return Effect{Attempt: t.attempt, Target: t.text, Dial: t.addr, Found: !t.found.IsZero()}
 }
 
 // start begins an attempt. It isn't ok when another target dials that address.
@@ -61,6 +121,9 @@ func (m *Maker) start(now time.Time, t *target) (Effect, bool) {
 		t.err = nil
 	}
 	e := Effect{Target: t.text, Resolve: t.host, Port: m.port(t)}
+	if !t.found.IsZero() {
+		e = Effect{Target: t.text, Find: t.found}
+	}
 	if a, err := netip.ParseAddr(t.host); err == nil {
 		t.known = []netip.AddrPort{netip.AddrPortFrom(a.Unmap(), m.port(t))}
 		round := t.round()
@@ -68,11 +131,11 @@ func (m *Maker) start(now time.Time, t *target) (Effect, bool) {
 			t.due = now.Add(soon)
 			return e, false
 		}
-		if m.serves(t) != nil {
+		if m.serves(t) {
 			return e, false
 		}
 		t.state, t.addr, t.addrs = dialing, round[0], round[1:]
-		e = Effect{Target: t.text, Dial: t.addr}
+		e = m.dialEffect(t)
 	} else {
 		t.state = resolving
 	}
@@ -98,12 +161,12 @@ func (m *Maker) port(t *target) uint16 {
 	return m.cfg.Port
 }
 
-// room is how many attempts may start now.
-func (m *Maker) room() int {
-	if m.cfg.Limit <= 0 {
-		return maxTargets
+// room is how many attempts may start now under a limit of connections.
+func (m *Maker) room(limit int) int {
+	if limit <= 0 {
+		return maxTargets + maxFound
 	}
-	n := m.cfg.Limit - len(m.conns)
+	n := limit - len(m.conns)
 	for _, t := range m.targets {
 		if t.state != waiting {
 			n--
@@ -122,19 +185,29 @@ func (m *Maker) dialed(a netip.AddrPort) bool {
 	return false
 }
 
-// serves returns a connection that makes an attempt for t needless, or nil.
-func (m *Maker) serves(t *target) *conn {
-	for _, c := range m.conns {
-		if c.serves(t) {
-			return c
-		}
+// serves reports whether some connection makes an attempt for t needless.
+func (m *Maker) serves(t *target) bool {
+	if !t.peer.IsZero() && m.peers[t.peer] > 0 {
+		return true
 	}
-	return nil
+	return slices.ContainsFunc(t.known, func(a netip.AddrPort) bool { return m.addrs[a] > 0 })
 }
 
 func (c *conn) serves(t *target) bool {
 	return slices.Contains(t.known, c.Addr) || slices.Contains(t.known, c.Listen) ||
 		(!t.peer.IsZero() && t.peer == c.Peer)
+}
+
+// countConn adds n to the counts that serves looks at.
+func (m *Maker) countConn(c *conn, n int) {
+	for _, a := range []netip.AddrPort{c.Addr, c.Listen} {
+		if m.addrs[a] += n; m.addrs[a] == 0 {
+			delete(m.addrs, a)
+		}
+	}
+	if m.peers[c.Peer] += n; m.peers[c.Peer] == 0 {
+		delete(m.peers, c.Peer)
+	}
 }
 
 // Resolved is the outcome of a Resolve effect.
@@ -152,14 +225,37 @@ func (m *Maker) Resolved(now time.Time, attempt uint64, addrs []netip.Addr, err 
 		m.fail(now, t, err)
 		return
 	}
+	var aps []netip.AddrPort
+	for _, a := range addrs {
+		aps = append(aps, netip.AddrPortFrom(a.Unmap(), m.port(t)))
+	}
+	m.begin(now, t, aps)
+}
+
+// Found is the outcome of a Find effect: where others see the peer.
+func (m *Maker) Found(now time.Time, attempt uint64, addrs []netip.AddrPort) {
+	m.changed = true
+	t := m.byAttempt(attempt)
+	if t == nil || t.state != resolving || t.found.IsZero() {
+		return
+	}
+	t.state, t.attempt = waiting, 0
+	if len(addrs) == 0 {
+		m.fail(now, t, errNoAddress)
+		return
+	}
+	m.begin(now, t, addrs)
+}
+
+// begin dials the first of a target's addresses, at least one.
+func (m *Maker) begin(now time.Time, t *target, addrs []netip.AddrPort) {
 	t.known = nil
 	for _, a := range addrs {
-		ap := netip.AddrPortFrom(a.Unmap(), m.port(t))
-		if !slices.Contains(t.known, ap) {
-			t.known = append(t.known, ap)
+		if !slices.Contains(t.known, a) {
+			t.known = append(t.known, a)
 		}
 	}
-	if m.serves(t) != nil {
+	if m.serves(t) {
 		t.due = now
 		return
 	}
@@ -176,8 +272,14 @@ func (m *Maker) Resolved(now time.Time, attempt uint64, addrs []netip.Addr, err 
 func (m *Maker) Up(now time.Time, key uint64, c Conn) {
 	m.changed = true
 	m.conns[key] = &conn{Conn: c, up: now}
+	m.countConn(m.conns[key], 1)
 	if t := m.byAttempt(c.Attempt); t != nil {
 		t.state, t.attempt, t.addrs = waiting, 0, nil
+		if !t.found.IsZero() && t.found != c.Peer {
+			t.known = nil
+			m.fail(now, t, errOther)
+			return
+		}
 		t.peer, t.addr, t.err = c.Peer, c.Addr, nil
 		if !slices.Contains(t.known, c.Addr) {
 			t.known = append(t.known, c.Addr)
@@ -213,6 +315,7 @@ func (m *Maker) Down(now time.Time, key uint64, o Outcome, err error) {
 		return
 	}
 	delete(m.conns, key)
+	m.countConn(c, -1)
 	for _, t := range m.targets {
 		if t.state == waiting && c.serves(t) {
 			m.lost(now, t, c, o, err)
@@ -226,7 +329,7 @@ func (m *Maker) lost(now time.Time, t *target, c *conn, o Outcome, err error) {
 		t.seen = c.moved
 	}
 	switch {
-	case m.serves(t) != nil:
+	case m.serves(t):
 		t.due = now
 	case o != Failed:
 		m.end(now, t, o, c.Peer, err)
@@ -307,18 +410,19 @@ func (m *Maker) sorted() []*target {
 type TargetStatus struct {
 	Text   string
 	Addr   netip.AddrPort // dialed now or last; zero: none yet
-	Direct bool
-	Trying bool      // an attempt is under way
-	Err    error     // of the last attempt, nil if there was none
-	Retry  time.Time // when not Trying: next attempt
-	Never  bool      // no attempt until Connect
+	Direct bool           // given by the user
+	Trying bool           // an attempt is under way
+	Err    error          // of the last attempt, nil if there was none
+	Retry  time.Time      // when not Trying: next attempt
+	Never  bool           // no attempt until Connect
 }
 
-// Unserved returns the targets that have no connection, in order of text.
+// Unserved returns the targets that have no connection, in order of text; found
+// peers only when they were dialed.
 func (m *Maker) Unserved() []TargetStatus {
 	var out []TargetStatus
 	for _, t := range m.sorted() {
-		if t.state == waiting && m.serves(t) != nil {
+		if t.state == waiting && m.serves(t) || !t.found.IsZero() && !t.addr.IsValid() {
 			continue
 		}
 		out = append(out, TargetStatus{
