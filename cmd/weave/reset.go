@@ -72,6 +72,8 @@ func (a *app) resetDaemon(ctx context.Context, force bool) error {
 	if _, alive := daemonAlive(a.flags.runDir); !alive {
 		return nil
 	}
+	d := findDaemon(a.flags.runDir)
+	defer d.close()
 	// Half of the time is for asking, the rest for making sure.
 	asking, cancel := context.WithTimeout(ctx, a.flags.timeout/2)
 	defer cancel()
@@ -79,7 +81,7 @@ func (a *app) resetDaemon(ctx context.Context, force bool) error {
 	defer c.Close()
 	err := c.Reset(asking, api.ResetRequest{Force: force})
 	if err != nil && force {
-		return a.kill(ctx)
+		return a.kill(ctx, d)
 	}
 	if err != nil {
 		if err := a.terminate(err); err != nil {
@@ -89,26 +91,23 @@ func (a *app) resetDaemon(ctx context.Context, force bool) error {
 	if force {
 		err = waitGone(asking, a.flags.runDir)
 		if err != nil && ctx.Err() == nil {
-			return a.kill(ctx)
+			return a.kill(ctx, d)
 		}
 		return err
 	}
-	return a.awaitEnd(ctx)
+	return a.awaitEnd(ctx, d)
 }
 
 // kill ends the daemon: SIGTERM, and SIGKILL a second later.
-func (a *app) kill(ctx context.Context) error {
+func (a *app) kill(ctx context.Context, d daemonProcess) error {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		pid, alive := daemonAlive(a.flags.runDir)
-		if !alive {
-			return nil
-		}
-		if pid > 1 {
-			unix.Kill(pid, sig)
-		}
+		d.signal(sig)
 		grace, cancel := context.WithTimeout(ctx, time.Second)
-		waitGone(grace, a.flags.runDir)
+		err := waitGone(grace, a.flags.runDir)
 		cancel()
+		if err == nil {
+			break
+		}
 	}
-	return a.awaitEnd(ctx)
+	return a.awaitEnd(ctx, d)
 }

@@ -71,6 +71,7 @@ Exit status: 0 done, 1 failure, 2 usage, 3 daemon not running, 4 degraded
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.noVerb(cmd, args) },
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.accept() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

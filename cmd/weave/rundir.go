@@ -156,6 +156,52 @@ func waitGone(ctx context.Context, runDir string) error {
 	}
 }
 
+// daemonProcess is a handle on a running daemon that stays with this very
+// process, whoever gets its pid later (pidfd_open(2)).
+type daemonProcess struct {
+	pid int
+	fd  int // -1: there is none, or it cannot be had; then nothing is done or waited for
+}
+
+func findDaemon(runDir string) daemonProcess {
+	pid, alive := daemonAlive(runDir)
+	if !alive || pid <= 1 || pid == os.Getpid() {
+		return daemonProcess{pid, -1}
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return daemonProcess{pid, -1}
+	}
+	return daemonProcess{pid, fd}
+}
+
+func (d daemonProcess) close() {
+	if d.fd >= 0 {
+		unix.Close(d.fd)
+	}
+}
+
+// signal is best effort: a process that is gone needs none.
+func (d daemonProcess) signal(sig unix.Signal) {
+	if d.fd >= 0 {
+		unix.PidfdSendSignal(d.fd, sig, nil, 0)
+	}
+}
+
+// wait returns when the process has ended, or with ctx's error.
+func (d daemonProcess) wait(ctx context.Context) error {
+	for d.fd >= 0 {
+		polled := []unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(polled, int(pollInterval.Milliseconds())); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // cleanRunDir deletes what a daemon leaves in its run directory, and that too if
 // it is empty then.
 func cleanRunDir(runDir string) error {

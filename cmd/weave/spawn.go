@@ -44,7 +44,7 @@ const (
 )
 
 // killGrace is how long a daemon that did not become ready may take to leave.
-const killGrace = 5 * time.Second
+const killGrace = 2 * time.Second
 
 // readiness is what the daemon reports to launch.
 type readiness struct {

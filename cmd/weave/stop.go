@@ -26,6 +26,8 @@ talk to each other on this host; weave launch takes up where it was.`,
 func (a *app) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, a.flags.timeout)
 	defer cancel()
+	d := findDaemon(a.flags.runDir)
+	defer d.close()
 	c := api.NewClient(a.flags.runDir)
 	defer c.Close()
 	if err := c.Stop(ctx); err != nil {
@@ -33,7 +35,7 @@ func (a *app) stop(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.awaitEnd(ctx)
+	return a.awaitEnd(ctx, d)
 }
 
 // terminate sends the signal to a daemon that lives but has no socket: one that
@@ -49,12 +51,15 @@ func (a *app) terminate(err error) error {
 	return nil
 }
 
-// awaitEnd waits until the daemon is gone.
-func (a *app) awaitEnd(ctx context.Context) error {
+// awaitEnd waits until the daemon has let go of its directory and its process has
+// ended.
+func (a *app) awaitEnd(ctx context.Context, d daemonProcess) error {
 	err := waitGone(ctx, a.flags.runDir)
+	if err == nil {
+		err = d.wait(ctx)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		pid, _ := daemonAlive(a.flags.runDir)
-		return api.Errorf(api.CodeTimeout, "the daemon (pid %d) was not gone after %s: try a longer --timeout, or kill it", pid, a.flags.timeout)
+		return api.Errorf(api.CodeTimeout, "the daemon (pid %d) was not gone after %s: try a longer --timeout, or kill it", d.pid, a.flags.timeout)
 	}
 	return err
 }
