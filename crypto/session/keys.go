@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -128,7 +127,7 @@ func (k *RxKeys) FirstUse() bool {
 type schedule struct {
 	cipher Cipher
 	epoch  uint32
-	prk    []byte // nil in clear mode
+	prk    Secret // zero in clear mode; a Secret, so that keys can be printed without it
 }
 
 // newSchedule takes the DH result and the two messages as they were on the wire.
@@ -143,23 +142,29 @@ func newSchedule(c Cipher, epoch uint32, dh []byte, secret Secret, init, resp []
 	h.Write(resp)
 	b := secret.bytes()
 	ikm := append(append(make([]byte, 0, len(dh)+SecretLen), dh...), b[:]...)
-	var err error
-	s.prk, err = hkdf.Extract(newBlake2s, ikm, h.Sum(nil))
+	prk, err := hkdf.Extract(newBlake2s, ikm, h.Sum(nil))
 	clear(ikm)
 	clear(dh)
 	clear(b[:])
-	return s, err
+	if err != nil {
+		return s, err
+	}
+	s.prk = SecretFromBytes([SecretLen]byte(prk))
+	clear(prk)
+	return s, nil
 }
 
 // wipe forgets the secret that the keys were made from.
-func (s *schedule) wipe() { clear(s.prk) }
+func (s *schedule) wipe() { s.prk.wipe() }
 
 func (s *schedule) key(d direction, l Lane) ([]byte, error) {
 	info := append(make([]byte, 0, len(laneLabel)+7), laneLabel...)
 	info = append(info, byte(s.cipher))
 	info = binary.LittleEndian.AppendUint32(info, s.epoch)
 	info = append(info, byte(d), byte(l))
-	return hkdf.Expand(newBlake2s, s.prk, string(info), keyLen)
+	prk := s.prk.bytes()
+	defer clear(prk[:])
+	return hkdf.Expand(newBlake2s, prk[:], string(info), keyLen)
 }
 
 // tx makes the keys to send with. That of the first lane is made at once, so that
@@ -196,7 +201,7 @@ type source struct {
 }
 
 func (src *source) init(s *schedule, d direction, lanes []Lane) {
-	src.schedule = schedule{cipher: s.cipher, epoch: s.epoch, prk: bytes.Clone(s.prk)}
+	src.schedule = schedule{cipher: s.cipher, epoch: s.epoch, prk: s.prk.clone()}
 	src.d = d
 	for _, l := range lanes {
 		src.lanes |= 1 << l
