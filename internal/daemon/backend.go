@@ -11,6 +11,9 @@ import (
 
 	"weave/internal/api"
 	"weave/internal/hostnet"
+	"weave/internal/store"
+	"weave/sleeve/udp"
+	"weave/tun"
 )
 
 // The daemon is the api.Backend.
@@ -53,7 +56,7 @@ func (d *daemon) Forget(_ context.Context, req api.ForgetRequest) error {
 
 func (d *daemon) saveTargets() error {
 	if err := d.store.SetTargets(d.router.Targets()); err != nil {
-		return fmt.Errorf("remembering targets: %w", err)
+		return coded(fmt.Errorf("remembering targets: %w", err))
 	}
 	return nil
 }
@@ -184,19 +187,32 @@ func coded(err error) error {
 	if errors.As(err, &e) {
 		return err
 	}
-	code := api.CodeOf(err)
+	code, hint := api.CodeOf(err), ""
 	switch {
-	case errors.Is(err, hostnet.ErrNoNamespace), errors.Is(err, hostnet.ErrNoBridge):
+	case errors.Is(err, hostnet.ErrNoNamespace):
+		code, hint = api.CodeNotFound, ": is the container running?"
+	case errors.Is(err, hostnet.ErrNoBridge):
 		code = api.CodeNotFound
-	case errors.Is(err, hostnet.ErrAddressInUse), errors.Is(err, hostnet.ErrInterfaceExists), errors.Is(err, hostnet.ErrNotBridge):
+	case errors.Is(err, hostnet.ErrAddressInUse), errors.Is(err, hostnet.ErrInterfaceExists), errors.Is(err, hostnet.ErrNotBridge),
+		errors.Is(err, tun.ErrBusy):
 		code = api.CodeConflict
+	case errors.Is(err, store.ErrLocked):
+		code = api.CodeConflict
+	case errors.Is(err, udp.ErrPortInUse), errors.Is(err, unix.EADDRINUSE):
+		code, hint = api.CodeConflict, ": stop what uses it, or choose another --port"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		code, hint = api.CodeUsage, ": give --host an address of this host"
 	case errors.Is(err, hostnet.ErrContainerName), errors.Is(err, hostnet.ErrHostNamespace),
 		errors.Is(err, hostnet.ErrBadAddress), errors.Is(err, hostnet.ErrBadOption):
 		code = api.CodeUsage
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		hint = ": make room there"
+	case errors.Is(err, unix.EROFS):
+		hint = ": make it writable, or choose another --state-dir"
 	case errors.Is(err, unix.EPERM), errors.Is(err, os.ErrPermission):
 		code = api.CodePermission
-	case errors.Is(err, unix.EOPNOTSUPP):
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, tun.ErrNoDevice), errors.Is(err, tun.ErrUnsupported):
 		code = api.CodeKernelFeature
 	}
-	return &api.Error{Code: code, Message: err.Error(), Err: err}
+	return &api.Error{Code: code, Message: err.Error() + hint, Err: err}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime/debug"
 	"sync/atomic"
@@ -39,6 +40,7 @@ type daemon struct {
 	features map[string]string
 
 	view         atomic.Pointer[mesh.View]
+	ready        bool        // the start has succeeded
 	forgetOnExit atomic.Bool // reset: undo everything once all has stopped
 }
 
@@ -88,6 +90,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		host: host, tap: d.tap.Name(), steer: steer, log: steer.log, joined: make(chan struct{}, 1),
 		bridge: hostnet.BridgeConfig{Name: d.cfg.Bridge, MTU: d.cfg.MTU, MAC: hostnet.BridgeMAC(name)},
 	}
+	undo.add(func() {
+		if !d.ready {
+			d.hostside.undo()
+		}
+	})
 	if err := d.hostside.ensure(); err != nil {
 		return err
 	}
@@ -104,6 +111,14 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	if err != nil {
 		return err
 	}
+	defer control.Close()
+	var status net.Listener
+	if d.cfg.StatusAddr != "" {
+		if status, err = api.ListenStatus(d.cfg.StatusAddr); err != nil {
+			return err
+		}
+		defer status.Close()
+	}
 	server := api.NewServer(api.ServerConfig{Backend: d, Metrics: newMetrics(d).handler(), Log: d.log.With("part", "api")})
 	g, ctx := errgroup.WithContext(ctx)
 	// The mesh goes first at the end, so that peers hear of it while we still send.
@@ -118,14 +133,13 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	g.Go(func() error { return d.hostside.repair(ctx) })
 	g.Go(func() error { return d.hostside.announce(ctx) })
 	g.Go(func() error { return server.RunControl(ctx, control) })
-	if d.cfg.StatusAddr != "" {
-		l, err := api.ListenStatus(d.cfg.StatusAddr)
-		if err != nil {
-			d.stop()
-			return errors.Join(err, g.Wait())
-		}
-		g.Go(func() error { return server.RunStatus(ctx, l) })
+	if status != nil {
+		g.Go(func() error { return server.RunStatus(ctx, status) })
 	}
+	if d.router.Status().Port == 0 { // it could not listen
+		return g.Wait()
+	}
+	d.ready = true
 	d.log.Info("ready", "name", name, "nickname", d.cfg.NickName, "port", d.cfg.Port,
 		"encryption", d.encrypted, "lanes", d.cfg.Lanes, "mtu", d.cfg.MTU, "version", d.cfg.Version)
 	if d.cfg.Ready != nil {

@@ -30,8 +30,8 @@ type dataplane struct {
 
 // openDataplane opens TAP and sockets and joins them; nothing moves before its
 // parts run. On failure nothing stays open.
-func openDataplane(cfg *Config, local peer.Name, onMAC func(forward.MACEvent)) (dp *dataplane, err error) {
-	dp = &dataplane{}
+func openDataplane(cfg *Config, local peer.Name, onMAC func(forward.MACEvent)) (_ *dataplane, err error) {
+	dp := &dataplane{}
 	defer func() {
 		if err != nil {
 			dp.close()

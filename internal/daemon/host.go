@@ -81,6 +81,7 @@ type hostside struct {
 	steer  *steering
 	joined chan struct{} // has room for one: we have a link, after a time without any
 	log    *slog.Logger
+	made   bool // ensure made the bridge when it was first called
 }
 
 // ensure makes or mends the bridge with the router's port on it, and puts the
@@ -89,6 +90,9 @@ func (h *hostside) ensure() error {
 	b, err := h.host.EnsureBridge(h.bridge)
 	if err != nil {
 		return err
+	}
+	if h.steer.port.Load() == 0 {
+		h.made = b.Created
 	}
 	for _, fixed := range b.Repaired {
 		h.log.Warn("bridge repaired", "what", fixed)
@@ -109,6 +113,21 @@ func (h *hostside) ensure() error {
 		h.log.Warn("containers' ports not in order", "err", err)
 	}
 	return nil
+}
+
+// undo takes a bridge away that nothing is on, if this run made it: its daemon has
+// not come up.
+func (h *hostside) undo() {
+	if !h.made {
+		return
+	}
+	list, err := h.host.List(h.bridge.Name)
+	if err == nil && len(list) == 0 {
+		err = h.host.Reset(h.bridge.Name)
+	}
+	if err != nil {
+		h.log.Warn("removing the bridge", "err", err)
+	}
 }
 
 // repair mends what somebody changed behind our back, soon after it happened.
