@@ -1,0 +1,280 @@
+package e2e_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"weave/internal/testnet"
+)
+
+// Exit codes as documented in `weave --help`.
+const (
+	exitFailure    = 1
+	exitUsage      = 2
+	exitNotRunning = 3
+	exitConflict   = 5
+	exitNotFound   = 6
+	exitPermission = 9
+	exitKernel     = 10
+)
+
+// fault is a command that must fail.
+type fault struct {
+	args []string
+	code int
+	text string // part of the message
+}
+
+func args(s string) []string { return strings.Fields(s) }
+
+// wantFault checks the outcome of a command that must fail: its code, and one
+// line that says what happened.
+func wantFault(t *testing.T, what string, r testnet.Result, code int, text string) {
+	t.Helper()
+	t.Logf("%s: %s", what, strings.TrimSpace(r.Stderr))
+	line := strings.TrimSuffix(r.Stderr, "\n")
+	if r.Code != code || !strings.HasPrefix(line, "weave: ") || strings.Contains(line, "\n") || r.Stdout != "" || !strings.Contains(line, text) {
+		t.Errorf("%s: exit %d, stdout %q, stderr %q; want exit %d and a line with %q", what, r.Code, r.Stdout, r.Stderr, code, text)
+	}
+}
+
+// Commands without a daemon: mistakes are told before anything is made.
+func TestFaultsWithoutDaemon(t *testing.T) {
+	_, sites := newSites(t, 1)
+	a := sites[0]
+	dir := t.TempDir()
+	file := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, f := range []fault{
+		{args("statuz"), exitUsage, `did you mean status?`},
+		{args("status nonsense"), exitUsage, "nonsense"},
+		{args("--bogus"), exitUsage, "--bogus"},
+		{args("launch --bogus"), exitUsage, "see weave launch --help"},
+		{args("launch --port 0"), exitUsage, "want 1 to 65534"},
+		{args("launch --port many"), exitUsage, "port"},
+		{args("launch --mtu 100"), exitUsage, "--mtu 100: want 576"},
+		{args("launch --cipher rot13"), exitUsage, "want auto, aes or chacha"},
+		{args("launch --fastdp=maybe"), exitUsage, "want auto, vxlan, ovs or off"},
+		{args("launch --no-fastdp --fastdp=vxlan"), exitUsage, "contradict"},
+		{args("launch --host nowhere"), exitUsage, "want an IP address"},
+		{args("launch --trusted-subnets 10.0.0.1"), exitUsage, "want subnets such as"},
+		{args("launch --name me"), exitUsage, "me"},
+		{args("launch --log-level loud"), exitUsage, "want debug, info"},
+		{args("launch --status-addr 6782"), exitUsage, "want ADDRESS:PORT"},
+		{args("launch --resume 10.77.0.2"), exitUsage, "give no others"},
+		{args("launch --timeout 0s"), exitUsage, "--timeout"},
+		{args("launch 10.77.0.2:99999"), exitUsage, "want HOST or HOST:PORT"},
+		{args("launch http://10.77.0.2/"), exitUsage, "want HOST or HOST:PORT"},
+		{args("launch 10.77.0.300"), exitUsage, "want HOST or HOST:PORT"},
+		{args("attach"), exitUsage, "ADDR... CONTAINER"},
+		{args("attach 10.55.0.1 netns:blue"), exitUsage, "want IP/LENGTH"},
+		{args("attach 10.55.0.300/24 netns:blue"), exitUsage, "want IP/LENGTH"},
+		{args("attach 10.55.0.1/33 netns:blue"), exitUsage, "want IP/LENGTH"},
+		{args("attach 10.55.0.1/24 my-container"), exitUsage, "want netns:NAME"},
+		{args("attach netns:blue"), exitUsage, "no address"},
+		{args("report -f {{"), exitUsage, "see weave report --help"},
+
+		{args("status"), exitNotRunning, "start one with weave launch"},
+		{args("status connections"), exitNotRunning, "start one with weave launch"},
+		{args("attach 10.55.0.1/24 netns:blue"), exitNotRunning, "start one with weave launch"},
+		{args("detach netns:blue"), exitNotRunning, "start one with weave launch"},
+		{args("ps"), exitNotRunning, "start one with weave launch"},
+		{args("connect 10.77.0.2"), exitNotRunning, "start one with weave launch"},
+		{args("forget 10.77.0.2"), exitNotRunning, "start one with weave launch"},
+		{args("report"), exitNotRunning, "start one with weave launch"},
+		{args("stop"), exitNotRunning, "start one with weave launch"},
+
+		{args("launch --password-file " + filepath.Join(dir, "none")), exitNotFound, "make it, mode 0600"},
+		{args("launch --password-file " + file("open", "secret\n", 0o644)), exitPermission, "chmod 600"},
+		{args("launch --password-file " + file("empty", "\n", 0o600)), exitUsage, "is empty"},
+		{args("launch --password-file " + dir), exitUsage, "is a directory"},
+		{[]string{"launch", "--password", ""}, exitUsage, "is empty"},
+		{args("launch --password-file " + file("binary", "a\x00b", 0o600)), exitUsage, "NUL"},
+		{args("launch --run-dir " + filepath.Join(dir, strings.Repeat("long", 30))), exitUsage, "too long for a socket"},
+		{args("launch --run-dir " + file("file", "", 0o600)), exitFailure, "run directory"},
+		{args("launch --state-dir " + filepath.Join(dir, "file")), exitFailure, "state directory"},
+	} {
+		wantFault(t, strings.ReplaceAll(strings.Join(f.args, " "), dir, "DIR"), a.weave(f.args...), f.code, f.text)
+	}
+	if got, want := links(a.Namespace), []string{testnet.Uplink, "lo"}; !slices.Equal(got, want) {
+		t.Errorf("links left: %q, want %q", got, want)
+	}
+}
+
+// Commands to a running daemon: it refuses, and goes on as before.
+func TestFaultsWithDaemon(t *testing.T) {
+	_, sites := newSites(t, 2)
+	a, b := sites[0], sites[1]
+	a.launch()
+	b.launch(a.IP4.String())
+	joined(t, a, b)
+	taken := a.Container("taken")
+	taken.Exec("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+	taken.Exec("ip", "addr", "add", "10.55.0.77/24", "dev", "eth0")
+	unprivileged := func(args ...string) testnet.Result {
+		full := append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups", "--", a.bin, "--run-dir", a.RunDir(), "--state-dir", a.StateDir()}, args...)
+		return a.Try("setpriv", full...)
+	}
+	before := snapshot(a)
+	for _, f := range []fault{
+		{args("attach 10.55.0.9/24 netns:no-such-one"), exitNotFound, "is the container running?"},
+		{args("attach 10.55.0.9/24 netns:/no/such/file"), exitNotFound, "is the container running?"},
+		{args("attach 10.55.0.9/24 pid:4194303"), exitNotFound, "is the container running?"},
+		{args("attach 10.55.0.9/24 " + fmt.Sprintf("pid:%d", a.d.Pid())), exitUsage, "host's own network namespace"},
+		{args("attach 10.55.0.9/24 netns:/etc/passwd"), exitNotFound, "is the container running?"},
+		{args("attach 10.55.0.77/24 " + taken.Ref()), exitConflict, "use another address"},
+		{args("attach 10.55.0.78/24 " + taken.Ref()), exitConflict, "use another address"},
+		{args("attach 10.55.0.9/24 10.55.0.77/24 " + taken.Ref()), exitConflict, "use another address"},
+		{args("attach 10.55.0.0/24 " + taken.Ref()), exitUsage, "is the subnet"},
+		{args("attach 10.55.0.255/24 " + taken.Ref()), exitUsage, "broadcast address"},
+		{args("attach 127.0.0.1/8 " + taken.Ref()), exitUsage, "loopback"},
+		{args("detach netns:no-such-one"), exitNotFound, "is the container running?"},
+		{args("connect 10.77.0.300"), exitUsage, "want HOST or HOST:PORT"},
+		{args("launch"), exitConflict, "weave stop first"},
+		{args("launch --foreground"), exitConflict, "weave stop first"},
+		{args("launch --run-dir " + filepath.Join(t.TempDir(), "other")), exitConflict, "choose another --state-dir"},
+		{append(args("launch --run-dir "+filepath.Join(t.TempDir(), "other")), "--state-dir", filepath.Join(t.TempDir(), "other")), exitConflict, "weavetap"},
+	} {
+		wantFault(t, strings.Join(f.args, " "), a.weave(f.args...), f.code, f.text)
+	}
+	for _, args := range [][]string{{"status"}, {"stop"}, {"attach", "10.55.0.9/24", a.box.Ref()}} {
+		wantFault(t, "as nobody: "+strings.Join(args, " "), unprivileged(args...), exitPermission, "run as root")
+	}
+	if after := snapshot(a); after != before {
+		t.Errorf("the host was:\n%s\nand is:\n%s", before, after)
+	}
+	if got := links(taken); !slices.Equal(got, []string{"eth0", "eth1", "lo"}) {
+		t.Errorf("links in the container that has the address: %q", got)
+	}
+	joined(t, a, b)
+	mustPing(t, b.box, a.in4)
+}
+
+// snapshot is what a failed command must not change.
+func snapshot(s *site) string {
+	return fmt.Sprint(links(s.Namespace), s.d.MustWeave("ps"), s.d.MustWeave("status", "targets"), s.d.Pid())
+}
+
+// A host on which the daemon cannot run: launch says why, and leaves nothing.
+func TestFaultsOfTheHost(t *testing.T) {
+	_, sites := newSites(t, 1)
+	a := sites[0]
+	dirs := []string{"--run-dir", a.RunDir(), "--state-dir", a.StateDir()}
+	nobody := t.TempDir()
+	if err := os.Chown(nobody, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	for dir := nobody; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
+		os.Chmod(dir, 0o755)
+	}
+	// in runs weave launch behind a prefix of other commands.
+	in := func(prefix string, dirs ...string) testnet.Result {
+		return a.Try("sh", "-c", prefix+` "$@"`, "sh", a.bin, "launch", dirs[0], dirs[1], dirs[2], dirs[3])
+	}
+	shell := func(setup string) string { return "exec unshare -m sh -c '" + setup + ` && exec "$@"' sh` }
+
+	wantFault(t, "as nobody", in("exec setpriv --reuid 65534 --regid 65534 --clear-groups --", dirs...), exitPermission, "run as root")
+	wantFault(t, "as nobody, own directories", in("exec setpriv --reuid 65534 --regid 65534 --clear-groups --", "--run-dir", nobody+"/run", "--state-dir", nobody+"/state"), exitPermission, "run as root")
+	wantFault(t, "root without CAP_NET_ADMIN", in("exec setpriv --bounding-set -net_admin --inh-caps -net_admin --", dirs...), exitPermission, "CAP_NET_ADMIN")
+	wantFault(t, "no /dev/net/tun", in(shell("mount -t tmpfs none /dev/net"), dirs...), exitKernel, "/dev/net/tun")
+	wantFault(t, "a full disk", in(shell("mkdir -p "+a.StateDir()+" && mount -t tmpfs -o size=16k,mode=700 none "+a.StateDir()), dirs...), exitFailure, "make room")
+	wantFault(t, "a read-only state directory", in(shell("mkdir -p "+a.StateDir()+" && mount -t tmpfs -o ro,mode=700 none "+a.StateDir()), dirs...), exitFailure, "choose another --state-dir")
+	wantFault(t, "a read-only run directory", in(shell("mkdir -p "+a.RunDir()+" && mount -t tmpfs -o ro,mode=700 none "+a.RunDir()), dirs...), exitFailure, "read-only file system")
+
+	// Ports that are taken.
+	var tcp net.Listener
+	if err := a.Do(func() (err error) {
+		tcp, err = net.Listen("tcp", ":6783")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, "TCP port taken", a.weave("launch"), exitConflict, "--port")
+	tcp.Close()
+	udp := listenUDP(t, a.Namespace, netip.MustParseAddrPort("[::]:6783"))
+	wantFault(t, "UDP port taken", a.weave("launch"), exitConflict, "--port")
+	udp.Close()
+	if err := a.Do(func() (err error) {
+		tcp, err = net.Listen("tcp", "127.0.0.1:6782")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, "status port taken", a.weave("launch"), exitConflict, "--status-addr")
+	tcp.Close()
+	wantFault(t, "an address that is not ours", a.weave("launch", "--host", "192.0.2.1"), exitUsage, "--host")
+	a.Exec("ip", "link", "add", "weave", "type", "veth", "peer", "name", "other")
+	wantFault(t, "a link named like the bridge", a.weave("launch"), exitConflict, "weave")
+	a.Exec("ip", "link", "del", "weave")
+	a.Exec("ip", "tuntap", "add", "weavetap", "mode", "tap")
+	wantFault(t, "a link named like the router's port", a.weave("launch"), exitConflict, "weavetap")
+	a.Exec("ip", "link", "del", "weavetap")
+
+	// A disk that fills up while the daemon runs.
+	mustSucceed(t, in(shell("mount -t tmpfs -o size=128k,mode=700 none "+a.StateDir()), dirs...))
+	var full testnet.Result
+	for i := 0; i < 20 && full.Code == 0; i++ {
+		targets := []string{"connect"}
+		for j := range 200 {
+			targets = append(targets, fmt.Sprintf("%s%d-%d.example", strings.Repeat("a-long-name.", 18), i, j))
+		}
+		full = a.weave(targets...)
+	}
+	wantFault(t, "a disk that is full now", full, exitFailure, "make room")
+	mustSucceed(t, a.weave("connect", "--replace", "10.77.0.99"))
+	if got := mustSucceed(t, a.weave("status", "targets")); got != "10.77.0.99\n" {
+		t.Errorf("targets %q", got)
+	}
+	mustSucceed(t, a.weave("stop"))
+
+	mustSucceed(t, a.weave("reset"))
+	clean(t, a)
+}
+
+// State that cannot be read is put aside, and the daemon starts without it.
+func TestDamagedState(t *testing.T) {
+	_, sites := newSites(t, 2)
+	a, b := sites[0], sites[1]
+	pw := passwordFile(t, password)
+	a.launch("--password-file", pw)
+	b.launch("--password-file", pw, a.IP4.String())
+	joined(t, a, b)
+	for _, damage := range []string{"noise", "cut"} {
+		if code := b.d.Stop(); code != 0 {
+			t.Errorf("stop: exit %d", code)
+		}
+		db := filepath.Join(b.StateDir(), "weave.db")
+		raw, err := os.ReadFile(db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if damage == "noise" {
+			rand.NewChaCha8([32]byte{}).Read(raw)
+		} else {
+			raw = raw[:len(raw)/2]
+		}
+		if err := os.WriteFile(db, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before := len(files(b.StateDir()))
+		b.start("--password-file", pw, a.IP4.String())
+		joined(t, a, b)
+		if after := len(files(b.StateDir())); after != before+1 {
+			t.Errorf("%s: files %q, want one put aside", damage, files(b.StateDir()))
+		}
+		wantLine(t, damage+": log", b.d.Log(), "state is unreadable, starting without it", "weave.db.broken")
+	}
+	within(t, joinLimit, "traffic", func() bool { return reaches(a.box, b.in4) })
+}
