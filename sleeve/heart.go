@@ -11,11 +11,17 @@ const (
 	beatFast     = 100 * time.Millisecond // while a path is being proved
 	fastBeats    = 10                     // so many, then beatInterval
 	proofs       = 3                      // echoes that prove a size
-	maxMisses    = 3                      // unanswered requests that end a link
 	settleBeats  = 2                      // what a larger size gets to catch up with a smaller one
-	raiseFirst   = 10 * time.Second       // until larger sizes are tried again; doubles
-	raiseMax     = 5 * time.Minute
-	maxEchoDelay = 10 * time.Second // older echoes say nothing of now
+
+	minWait      = 100 * time.Millisecond  // for an echo; twice the round trip time if that is more
+	maxWait      = 2 * time.Second         // and never more than that
+	maxSilence   = 1500 * time.Millisecond // without any echo, and the wait for one: the link is down
+	doubts       = 3                       // unanswered requests of the size in use, the first and two to confirm
+	smallerEchos = 2                       // of a smaller size meanwhile: it is the size that does not pass
+	maxEchoDelay = 10 * time.Second        // older echoes say nothing of now
+
+	raiseFirst = 10 * time.Second // until larger sizes are tried again; doubles
+	raiseMax   = 5 * time.Minute
 )
 
 // phase is a heart's state.
@@ -23,8 +29,8 @@ type phase uint8
 
 const (
 	phaseIdle    phase = iota // no keys to send with; begin leaves it
-	phaseProving              // requests of all sizes go out; enough echoes leave it
-	phaseUp                   // requests of the proven size; silence leaves it
+	phaseProving              // requests of the usual sizes go out; enough echoes leave it
+	phaseUp                   // requests of the size in use; silence leaves it
 )
 
 func (p phase) String() string { return [...]string{"idle", "proving", "up"}[p] }
@@ -35,25 +41,34 @@ func (p phase) String() string { return [...]string{"idle", "proving", "up"}[p] 
 // Its own requests prove the way to the peer, at the size that they have; the peer's
 // requests prove that the peer is sending. A link is up when the peer answered
 // three requests of one size and was heard to ask itself.
+//
+// A request that is not answered in time raises a doubt: it is repeated at once
+// together with smaller ones. If two repetitions are not answered either, but a
+// smaller size is, the path has become too narrow, and what is left of it is
+// searched for. If nothing is answered the link is down.
 type heart struct {
 	need int // datagram size that carries the overlay's MTU
 
 	phase   phase
-	sizes   []int // to try, largest first
+	sizes   []int // of common networks, largest first; the first is all that can leave this host
 	got     []int // echoes of each since the last reset
 	limit   int   // size in use: proven when up, else the least
 	number  uint32
 	clock   time.Time // zero of the stamps
-	next    time.Time // of the next request
+	next    time.Time // of the next request, or of the doubt about the last
+	beat    time.Time // of the last request that was not made in doubt
+	echoed  time.Time // when the last echo of any size came
 	beats   int       // requests since this phase began
 	settled int       // beats since a size was proven, while proving
 	heard   bool      // the peer asked since this phase began
 	misses  int       // requests of size limit since the last echo of one
 	rtt     time.Duration
 
+	search    search
+	searchAt  time.Time // when it began: earlier requests do not count
+	searchEnd time.Time // of the wait for its round
 	raiseAt   time.Time // when larger sizes are tried again; zero: there are none
 	raiseWait time.Duration
-	raising   int // beats left in the trial of larger sizes
 }
 
 // beats is what a heart wants sent, and what happened to it.
@@ -85,7 +100,8 @@ func (h *heart) begin(now time.Time) {
 
 func (h *heart) prove(now time.Time) {
 	h.phase, h.next = phaseProving, now
-	h.beats, h.settled, h.misses, h.raising, h.heard = 0, 0, 0, 0, false
+	h.beats, h.settled, h.misses, h.heard = 0, 0, 0, false
+	h.search.active = false
 	clear(h.got)
 }
 
@@ -105,22 +121,12 @@ func (h *heart) egress(mtu int, ipv6 bool, now time.Time) (o beats) {
 	if slices.Equal(old, h.sizes) {
 		return o
 	}
-	h.raising = 0
-	if h.limit > h.sizes[0] || !slices.Contains(h.sizes, h.limit) {
-		h.resize(h.fitting(), &o)
+	h.search.active = false
+	if least := h.sizes[len(h.sizes)-1]; h.limit > h.sizes[0] || h.limit < least {
+		h.resize(max(least, min(h.limit, h.sizes[0])), &o)
 	}
-	h.raiseFrom(now)
+	h.raiseSoon(now)
 	return o
-}
-
-// fitting returns the largest size not above limit.
-func (h *heart) fitting() int {
-	for _, s := range h.sizes {
-		if s <= h.limit {
-			return s
-		}
-	}
-	return h.sizes[len(h.sizes)-1]
 }
 
 func (h *heart) resize(limit int, o *beats) {
@@ -129,22 +135,41 @@ func (h *heart) resize(limit int, o *beats) {
 	clear(h.got)
 }
 
-func (h *heart) raiseFrom(now time.Time) {
+// raiseSoon has larger sizes tried at once, if there are any.
+func (h *heart) raiseSoon(now time.Time) {
 	h.raiseWait, h.raiseAt = raiseFirst, time.Time{}
 	if h.limit < h.sizes[0] {
-		h.raiseAt = now.Add(h.raiseWait)
+		h.raiseAt = now
 	}
+}
+
+// due is when tick wants to be called.
+func (h *heart) due() time.Time {
+	due := h.next
+	switch {
+	case h.phase != phaseUp:
+	case h.search.active && h.searchEnd.Before(due):
+		due = h.searchEnd
+	case !h.search.active && !h.raiseAt.IsZero() && h.raiseAt.Before(due):
+		due = h.raiseAt
+	}
+	return due
 }
 
 // tick does what is due at now.
 func (h *heart) tick(now time.Time) (o beats) {
-	if h.phase == phaseIdle || now.Before(h.next) {
+	if h.phase == phaseIdle {
 		return o
 	}
-	if h.phase == phaseProving {
-		h.tickProving(now, &o)
-	} else {
-		h.tickUp(now, &o)
+	if !now.Before(h.next) {
+		if h.phase == phaseProving {
+			h.tickProving(now, &o)
+		} else {
+			h.tickUp(now, &o)
+		}
+	}
+	if h.phase == phaseUp {
+		h.tickSearch(now, &o)
 	}
 	return o
 }
@@ -176,9 +201,10 @@ func (h *heart) proven(now time.Time, o *beats) {
 		}
 		return
 	}
-	h.phase, h.next = phaseUp, now.Add(beatInterval)
+	h.phase, h.echoed = phaseUp, now
+	h.beat, h.next = now, now.Add(beatInterval)
 	h.resize(h.sizes[best], o)
-	h.raiseFrom(now)
+	h.raiseSoon(now)
 	o.up = true
 }
 
@@ -188,20 +214,23 @@ func (h *heart) best(n int) int {
 }
 
 func (h *heart) tickUp(now time.Time, o *beats) {
-	if h.misses >= maxMisses {
-		i := h.smaller()
-		if i < 0 {
-			o.down = "timeout"
-			h.prove(now)
-			h.tickProving(now, o)
-			return
-		}
-		h.resize(h.sizes[i], o)
-		h.raiseFrom(now)
+	if now.Sub(h.echoed) >= maxSilence+wait(h.rtt) {
+		o.down = "timeout"
+		h.prove(now)
+		h.tickProving(now, o)
+		return
 	}
-	h.raise(now, o)
+	if h.misses >= doubts {
+		if i := h.smaller(); i >= 0 {
+			h.resize(h.sizes[i], o)
+			h.search.active = false
+			h.raiseSoon(now)
+		}
+	}
 	h.ask(h.limit, now, o)
-	if h.misses > 0 { // is it the size that does not pass?
+	if h.misses == 0 {
+		h.beat = now
+	} else { // is it the size that does not pass?
 		for _, s := range h.sizes {
 			if s < h.limit {
 				h.ask(s, now, o)
@@ -209,44 +238,58 @@ func (h *heart) tickUp(now time.Time, o *beats) {
 		}
 	}
 	h.misses++
-	h.next = now.Add(beatInterval)
+	h.next = now.Add(wait(h.rtt))
+	if h.misses > doubts+smallerEchos { // nothing passes: no hurry
+		h.next = now.Add(max(beatInterval/2, wait(h.rtt)))
+	}
 }
 
-// smaller returns the index of the largest size below limit that was echoed, or -1.
+// smaller returns the index of the largest size below limit that was echoed often
+// enough, or -1.
 func (h *heart) smaller() int {
 	for i, got := range h.got {
-		if got > 0 && h.sizes[i] < h.limit {
+		if got >= smallerEchos && h.sizes[i] < h.limit {
 			return i
 		}
 	}
 	return -1
 }
 
-// raise tries larger sizes now and then.
-func (h *heart) raise(now time.Time, o *beats) {
+// tickSearch begins a search for a larger size when it is time, and drives it.
+func (h *heart) tickSearch(now time.Time, o *beats) {
 	switch {
-	case h.raising == 0 && (h.raiseAt.IsZero() || now.Before(h.raiseAt)):
-		return
-	case h.raising == 0:
-		clear(h.got)
-		h.raising = proofs + 1
-	}
-	if h.raising--; h.raising > 0 {
-		for _, s := range h.sizes {
-			if s > h.limit {
-				h.ask(s, now, o)
-			}
+	case h.search.active:
+		if !now.Before(h.searchEnd) {
+			h.searchNext(now, o)
 		}
+	case !h.raiseAt.IsZero() && !now.Before(h.raiseAt):
+		h.searchAt = now
+		h.searchAsk(h.search.begin(h.limit, h.sizes), now, o)
+	}
+}
+
+// searchNext takes what the round has found and begins the next one.
+func (h *heart) searchNext(now time.Time, o *beats) {
+	ask := h.search.next()
+	if h.search.lo > h.limit {
+		h.resize(h.search.lo, o)
+	}
+	h.searchAsk(ask, now, o)
+}
+
+// searchAsk asks for a round's sizes, or ends the search.
+func (h *heart) searchAsk(ask []int, now time.Time, o *beats) {
+	for _, s := range ask {
+		h.ask(s, now, o)
+	}
+	h.searchEnd = now.Add(wait(h.rtt))
+	if h.search.active {
 		return
 	}
-	if i := h.best(proofs); i >= 0 && h.sizes[i] > h.limit {
-		h.resize(h.sizes[i], o)
-	}
-	h.raiseWait = min(2*h.raiseWait, raiseMax)
-	h.raiseAt = time.Time{}
-	if h.limit < h.sizes[0] {
+	if h.raiseAt = (time.Time{}); h.limit < h.sizes[0] {
 		h.raiseAt = now.Add(h.raiseWait)
 	}
+	h.raiseWait = min(2*h.raiseWait, raiseMax)
 }
 
 // ask sends a request of a size.
@@ -266,7 +309,7 @@ func (h *heart) receive(b beat, size int, now time.Time) (o beats) {
 		b.kind, b.size = beatReply, uint16(size)
 		o.send = append(o.send, b)
 	case beatReply:
-		h.echo(b, now)
+		h.echo(b, now, &o)
 	}
 	if h.phase == phaseProving {
 		h.proven(now, &o)
@@ -274,21 +317,30 @@ func (h *heart) receive(b beat, size int, now time.Time) (o beats) {
 	return o
 }
 
-func (h *heart) echo(b beat, now time.Time) {
-	i := slices.Index(h.sizes, int(b.size))
-	delay := now.Sub(h.clock) - b.stamp
-	if i < 0 || b.stamp < 0 || delay < 0 || delay > maxEchoDelay {
+func (h *heart) echo(b beat, now time.Time, o *beats) {
+	size, delay := int(b.size), now.Sub(h.clock)-b.stamp
+	if b.stamp < 0 || delay < 0 || delay > maxEchoDelay {
 		return
 	}
-	h.got[i]++
+	h.echoed = now
+	if i := slices.Index(h.sizes, size); i >= 0 {
+		h.got[i]++
+	}
 	if h.rtt == 0 {
 		h.rtt = delay
 	}
 	h.rtt += (delay - h.rtt) / 8
-	if h.phase == phaseUp && int(b.size) == h.limit {
+	if h.phase != phaseUp {
+		return
+	}
+	if size >= h.limit {
 		h.misses = 0
-		if h.raising == 0 {
-			clear(h.got)
+		clear(h.got)
+		if next := h.beat.Add(beatInterval); h.next.Before(next) {
+			h.next = next
 		}
+	}
+	if b.stamp >= h.searchAt.Sub(h.clock) && h.search.echo(size) {
+		h.searchNext(now, o)
 	}
 }

@@ -14,17 +14,21 @@ import (
 //	state     input                                   next      output
 //	idle      tick, beat                              idle      nothing
 //	idle      begin                                   proving   -
-//	proving   tick due                                proving   a request of each size
+//	proving   tick due                                proving   a request of each usual size
 //	proving   request                                 proving   reply; the peer was heard
 //	proving   third reply of the largest, peer heard  up        up
 //	proving   third reply of a smaller size           proving   up after two more beats
+//	up        just come up, larger sizes exist        up        search: one step more, and each larger usual size
 //	up        tick due                                up        a request of the size in use
-//	up        tick due, last request not answered     up        and one of each smaller size
+//	up        tick due, last request not answered     up        and one of each smaller usual size, at once
 //	up        tick due, three not answered, a
-//	          smaller size was                        up        size reduced
-//	up        tick due, three not answered, none was  proving   down: timeout
-//	up        tick due, raising is due                up        a request of each larger size
-//	up        three replies of a larger size          up        size raised at the end of the trial
+//	          smaller size was twice                  up        size reduced; search
+//	up        tick due, three not answered, a
+//	          smaller size was once                   up        asks on
+//	up        tick due, nothing answered for long     proving   down: timeout
+//	up        search's round over, something passed   up        size raised; a request of each size between
+//	up        search's round over, nothing passed     up        the same again, three times in all; then the search is over
+//	up        raising is due                          up        search
 //	any       stop                                    idle      down, if it was up
 const testNeed = 1430
 
@@ -52,7 +56,7 @@ func asked(o beats) (sizes []int) {
 }
 
 func (h *hearts) due() beats {
-	h.now = h.h.next
+	h.now = h.h.due()
 	return h.h.tick(h.now)
 }
 
@@ -62,6 +66,23 @@ func (h *hearts) request() beats {
 
 func (h *hearts) reply(size int) beats {
 	return h.h.receive(beat{kind: beatReply, size: uint16(size), stamp: h.now.Sub(h.h.clock)}, 60, h.now)
+}
+
+// pass lets a search's wait go by n times, and answers the requests of the size in
+// use meanwhile.
+func (h *hearts) pass(n int) (o beats) {
+	for range n {
+		for end := h.h.searchEnd; ; {
+			o = h.due()
+			if h.h.misses > 0 {
+				h.h.receive(beat{kind: beatReply, size: uint16(h.h.limit), stamp: h.h.beat.Sub(h.h.clock)}, 60, h.now)
+			}
+			if !h.now.Before(end) {
+				break
+			}
+		}
+	}
+	return o
 }
 
 // bring makes the heart up with a size.
@@ -165,38 +186,66 @@ func TestHeartTransitions(t *testing.T) {
 			phase: phaseUp, limit: 1472, asks: []int{1472},
 		},
 		{
-			name: "up: after a miss the smaller sizes too",
+			name: "up: not answered in time: the same and the smaller sizes, at once",
 			run: func(h *hearts) beats {
 				h.bring(1472)
 				h.due()
-				return h.due()
+				sent := h.now
+				o := h.due()
+				if took := h.now.Sub(sent); took != minWait {
+					panic(took)
+				}
+				return o
 			},
 			phase: phaseUp, limit: 1472, asks: testSizes,
 		},
 		{
-			name: "up: after a reply only the size in use",
+			name: "up: after a reply only the size in use, in time",
+			run: func(h *hearts) beats {
+				h.bring(1472)
+				h.due()
+				sent := h.now
+				h.reply(1472)
+				o := h.due()
+				if took := h.now.Sub(sent); took != beatInterval {
+					panic(took)
+				}
+				return o
+			},
+			phase: phaseUp, limit: 1472, asks: []int{1472},
+		},
+		{
+			name: "up: a late reply ends the doubt",
 			run: func(h *hearts) beats {
 				h.bring(1472)
 				h.due()
 				h.due()
+				h.due()
 				h.reply(1472)
+				h.reply(548)
+				h.reply(548)
 				return h.due()
 			},
 			phase: phaseUp, limit: 1472, asks: []int{1472},
 		},
 		{
-			name: "up: three misses",
+			name: "up: no reply of any size for long",
 			run: func(h *hearts) beats {
 				h.bring(1472)
-				h.due()
-				h.due()
-				h.due()
-				return h.due()
+				up := h.now
+				for {
+					if o := h.due(); o.down != "" {
+						if took := h.now.Sub(up); took < maxSilence || took > 2*time.Second {
+							panic(took)
+						}
+						return o
+					}
+				}
 			},
 			phase: phaseProving, limit: 1472, asks: testSizes, down: "timeout",
 		},
 		{
-			name: "up: three misses, but a smaller size passes",
+			name: "up: doubt, and a smaller size passes once",
 			run: func(h *hearts) beats {
 				h.bring(1472)
 				h.due()
@@ -206,34 +255,101 @@ func TestHeartTransitions(t *testing.T) {
 				h.due()
 				return h.due()
 			},
+			phase: phaseUp, limit: 1472, asks: testSizes,
+		},
+		{
+			name: "up: doubt, and a smaller size passes twice",
+			run: func(h *hearts) beats {
+				h.bring(1472)
+				h.due()
+				h.due()
+				h.reply(548)
+				h.reply(1372)
+				h.due()
+				h.reply(548)
+				h.reply(1372)
+				return h.due()
+			},
+			phase: phaseUp, limit: 1372, asks: []int{1472, 1432, 1430, 1380, 1372},
+		},
+		{
+			name: "up: search after coming up",
+			run: func(h *hearts) beats {
+				h.bring(1372)
+				return h.h.tick(h.now)
+			},
+			phase: phaseUp, limit: 1372, asks: []int{1472, 1432, 1430, 1380},
+		},
+		{
+			name: "up: a size passes, the search goes on above it",
+			run: func(h *hearts) beats {
+				h.bring(1372)
+				h.h.tick(h.now)
+				h.reply(1380)
+				h.reply(1430)
+				return h.pass(2)
+			},
+			phase: phaseUp, limit: 1430, asks: []int{1472, 1432},
+		},
+		{
+			name: "up: the search narrows the gap",
+			run: func(h *hearts) beats {
+				h.bring(548)
+				h.h.tick(h.now)
+				h.reply(556)
+				o := h.pass(3)
+				return o
+			},
+			phase: phaseUp, limit: 556, asks: []int{1165, 1078, 991, 904, 817, 730, 643},
+		},
+		{
+			name: "up: the largest passes, the round is over at once",
+			run: func(h *hearts) beats {
+				h.bring(548)
+				h.h.tick(h.now)
+				return h.reply(1472)
+			},
+			phase: phaseUp, limit: 1472,
+		},
+		{
+			name: "up: a reply from before the search does not count",
+			run: func(h *hearts) beats {
+				h.bring(1372)
+				h.now = h.now.Add(time.Millisecond)
+				h.h.tick(h.now)
+				h.h.receive(beat{kind: beatReply, size: 1472, stamp: h.now.Sub(h.h.clock) - 1}, 60, h.now)
+				return h.pass(1)
+			},
+			phase: phaseUp, limit: 1372, asks: []int{1472, 1432, 1430, 1380},
+		},
+		{
+			name: "up: nothing larger passes, the search is over",
+			run: func(h *hearts) beats {
+				h.bring(1372)
+				h.h.tick(h.now)
+				h.pass(3)
+				return h.due()
+			},
 			phase: phaseUp, limit: 1372, asks: []int{1372},
 		},
 		{
-			name: "up: larger sizes are tried after a while",
+			name: "up: larger sizes are tried again after a while",
 			run: func(h *hearts) beats {
 				h.bring(1372)
-				for end := h.now.Add(raiseFirst); h.h.next.Before(end); {
+				h.h.tick(h.now)
+				h.pass(3)
+				over := h.now
+				for h.h.raiseAt.After(h.h.next) {
 					h.due()
 					h.reply(1372)
 				}
-				return h.due()
-			},
-			phase: phaseUp, limit: 1372, asks: []int{1472, 1432, 1430, 1372},
-		},
-		{
-			name: "up: a larger size passes again",
-			run: func(h *hearts) beats {
-				h.bring(1372)
-				for end := h.now.Add(raiseFirst + 4*beatInterval); h.h.next.Before(end); {
-					for _, s := range asked(h.due()) {
-						if s <= 1430 {
-							h.reply(s)
-						}
-					}
+				o := h.due()
+				if took := h.now.Sub(over); took != raiseFirst {
+					panic(took)
 				}
-				return beats{}
+				return o
 			},
-			phase: phaseUp, limit: 1430,
+			phase: phaseUp, limit: 1372, asks: []int{1472, 1432, 1430, 1380},
 		},
 		{
 			name: "up: the way out got narrower",
@@ -242,6 +358,15 @@ func TestHeartTransitions(t *testing.T) {
 				return h.h.egress(1400, false, h.now)
 			},
 			phase: phaseUp, limit: 1372,
+		},
+		{
+			name: "up: the way out got wider",
+			run: func(h *hearts) beats {
+				h.bring(1472)
+				h.h.egress(9000, false, h.now)
+				return h.h.tick(h.now)
+			},
+			phase: phaseUp, limit: 1472, asks: []int{8972, 1480},
 		},
 		{
 			name: "up: stop",

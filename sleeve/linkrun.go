@@ -18,6 +18,7 @@ type linkRun struct {
 	tx    *session.TxKeys // in use; nil: none
 	limit int
 
+	logged int            // limit, last logged
 	looked time.Time      // when the way to the peer was looked up
 	remote netip.AddrPort // of the peer, last logged
 }
@@ -32,6 +33,7 @@ func newLinkRun(l *Link, ex *session.Exchange, now time.Time) *linkRun {
 		log:    l.ov.log.With("peer", l.p.Remote.String()),
 		state:  newLinkState(ex, h),
 		limit:  h.limit,
+		logged: h.limit,
 		looked: now,
 		remote: l.endpoint.Load().AddrPort(),
 	}
@@ -115,9 +117,12 @@ func (r *linkRun) do(o output) {
 	if o.stopTx {
 		r.tx = nil
 	}
-	if o.limit > 0 && o.limit != r.limit {
+	if o.limit > 0 {
 		r.limit = o.limit
+	}
+	if r.limit != r.logged && !r.state.heart.search.active {
 		r.log.Info("link datagram size", "bytes", r.limit, "mtu", innerMTU(r.limit))
+		r.logged = r.limit
 	}
 	if o.useTx != nil || o.stopTx || o.limit > 0 {
 		r.swap()

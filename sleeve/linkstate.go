@@ -103,8 +103,8 @@ func (s *linkState) next() time.Time {
 	if s.started && !s.dead {
 		next = s.exNext
 	}
-	if s.heart.phase != phaseIdle && (next.IsZero() || s.heart.next.Before(next)) {
-		next = s.heart.next
+	if s.heart.phase != phaseIdle && (next.IsZero() || s.heart.due().Before(next)) {
+		next = s.heart.due()
 	}
 	return next
 }

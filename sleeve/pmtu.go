@@ -2,10 +2,9 @@ package sleeve
 
 import "slices"
 
-// What can be learned about a path's MTU is the size of datagrams that the peer
-// answered; ICMP is never asked, for anybody can send it. The sizes tried are a
-// short list, those of the networks there are, so that a search is one round trip
-// with a heartbeat of each size.
+// The sizes that are tried first: those of the networks there are. On most paths
+// one of them is the largest that passes, and proving it takes one round trip with a
+// heartbeat of each.
 
 const (
 	headersIPv4 = 20 + 8 // IP and UDP

@@ -177,6 +177,7 @@ func TestSmallBuffers(t *testing.T) {
 func TestMTUOf(t *testing.T) {
 	a, _ := newPair(t, 1420)
 	run(t, "ip -n "+a.name+" route add 10.88.0.0/16 via 10.77.0.2 mtu 1300")
+	run(t, "ip -n "+a.name+" route add 10.89.0.0/16 nexthop via 10.77.0.2 nexthop via 10.77.0.3")
 	tests := []struct {
 		dst  string
 		want int
@@ -186,6 +187,7 @@ func TestMTUOf(t *testing.T) {
 		{"::ffff:10.77.0.2", 1420},
 		{"fe80::1%w0", 1420},
 		{"10.88.0.1", 1300},
+		{"10.89.0.1", 1420},
 		{"127.0.0.1", 65535},
 		{"10.99.0.1", 0},
 		{"fd99::1", 0},

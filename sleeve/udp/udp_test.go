@@ -277,6 +277,12 @@ func TestAddressChanges(t *testing.T) {
 	ga, gb := a.listen(t, Config{}), b.listen(t, Config{})
 	s, in := ga.Sockets()[0].NewSender(), newInbox(t, gb.Sockets()[0])
 	dsts := []string{"10.77.0.2", "10.77.0.22", "fd77::2", "10.77.0.2", "fd77::22"}
+	for _, dst := range dsts { // later ones must not wait for a neighbour's address
+		if err := s.Send(endpoint(t, dst, gb.Port(), ""), train(0, 1, 100, 0), 0); err != nil {
+			t.Fatal(err)
+		}
+		in.read(t, 1)
+	}
 	for _, dst := range dsts {
 		if err := s.Send(endpoint(t, dst, gb.Port(), ""), train(0, 1, 100, 0), 0); err != nil {
 			t.Fatal(err)
