@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -295,6 +294,3 @@ func decodeHandover(b []byte) (LaunchConfig, error) {
 	h.Config.Password = Secret(h.Password)
 	return h.Config, nil
 }
-
-// daemonFunc runs the daemon.
-type daemonFunc func(context.Context, LaunchConfig) error

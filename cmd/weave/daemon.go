@@ -38,7 +38,12 @@ func (a *app) daemonCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.serve(cmd.Context(), cfg, &background{pipe: pipe})
+			err = a.serve(cmd.Context(), cfg, &background{pipe: pipe})
+			if err != nil { // stderr is the log, which has its own form
+				newLogger(a.stderr, cfg.LogLevel, cfg.LogFormat).Error("daemon ended", "error", err)
+				a.stderr = io.Discard
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&inForeground, "foreground", false, "nobody waits at the other end of a pipe")
@@ -131,7 +136,6 @@ func (a *app) serveLocked(ctx context.Context, cfg LaunchConfig, w waiter) error
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}
-	cfg.Log.Error("daemon ended", "error", err)
 	return err
 }
 

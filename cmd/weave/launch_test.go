@@ -96,6 +96,12 @@ func TestLaunchFailures(t *testing.T) {
 		if _, alive := daemonAlive(c.runDir()); alive {
 			t.Errorf("%s: daemon is left", tt.mode)
 		}
+		log, _ := os.ReadFile(logPath(c.runDir()))
+		for line := range strings.Lines(string(log)) {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("%s: the log is not JSON: %s", tt.mode, line)
+			}
+		}
 		if tt.mode == "auth" || tt.mode == "plain" { // the others would end or block the test itself
 			out, errs, code := c.run("launch", "--foreground")
 			if code != tt.code || out != "" || !strings.HasSuffix(errs, tt.stderr) {
