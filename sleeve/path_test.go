@@ -270,6 +270,52 @@ func TestTooBig(t *testing.T) {
 	}
 }
 
+// TestLeastMTU: on the narrowest path, packets that every link must carry arrive
+// without asking their sender for less, and no sender is asked for less than that.
+func TestLeastMTU(t *testing.T) {
+	v6 := ethertest.Packet{UDP: true, SrcIP: netip.MustParseAddr("fd00::1"), DstIP: netip.MustParseAddr("fd00::2")}
+	v4 := ethertest.Packet{UDP: true, DF: true}
+	tests := []struct {
+		name   string
+		pkt    ethertest.Packet
+		packet int // bytes
+		told   int // MTU; 0: it arrives
+	}{
+		{"IPv6, 1280", v6, 1280, 0},
+		{"IPv6, 1281", v6, 1281, 1280},
+		{"IPv4 with DF, 576", v4, 576, 0},
+		{"IPv4 with DF, 577", v4, 577, 576},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := sleevetest.NewNet(1)
+				net.SetMTU(func(_, _ netip.Addr) int { return 576 })
+				told := 0
+				p := newPair(t, net, sleevetest.Options{
+					Cipher: session.CipherAES,
+					Config: func(_ int, cfg *sleeve.Config) {
+						cfg.TooBig = func(_ int, _ peer.Route, _ []byte, mtu int) { told = mtu }
+					},
+				})
+				headers := 28
+				if tt.pkt.SrcIP.IsValid() {
+					headers = 48
+				}
+				s := newTraffic(3).superframe(tt.pkt, tt.packet-headers, 0)
+				p.send(s)
+				got, _ := p.rx.take()
+				if told != tt.told || (len(got) == 1) != (told == 0) {
+					t.Errorf("%d packets arrived, sender told of MTU %d, want %d", len(got), told, tt.told)
+				}
+				if told == 0 && firstDifference(got, s.packets) >= 0 {
+					t.Error("another packet arrived")
+				}
+			})
+		})
+	}
+}
+
 // TestFragmentsAreBounded: pieces that never become a frame are given up.
 func TestFragmentsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -269,10 +269,10 @@ func (t *txLane) resegment(rt peer.Route, off ether.Offload, buf []byte, head in
 // cut it, else its sender has to be told.
 func (t *txLane) oversize(rt peer.Route, m meta, buf []byte, head int) {
 	t.sealBundle()
-	if !mayFragment(buf[head:]) || t.room < headRoom+fragUnit {
+	if mtu, tooBig := t.tooBig(rt, buf[head:]); tooBig {
 		t.drop(dropTooBig)
 		if t.hook != nil {
-			t.hook(rt, buf[head:], innerMTU(t.room+sealOver))
+			t.hook(rt, buf[head:], mtu)
 		}
 		return
 	}
@@ -298,11 +298,26 @@ func (t *txLane) oversize(rt peer.Route, m meta, buf []byte, head int) {
 	}
 }
 
-// mayFragment reports whether the network may cut frame's packet: all but IPv6
-// and IPv4 with DF.
-func mayFragment(frame []byte) bool {
+// tooBig reports whether the sender of a frame that fits no datagram has to make it
+// smaller, and to what size of its packet: with IPv6, and with IPv4 and DF. But no
+// sender has to go below what every link must carry; such packets are cut here.
+func (t *txLane) tooBig(rt peer.Route, frame []byte) (mtu int, tooBig bool) {
+	if t.room < headRoom+fragUnit {
+		return 0, true
+	}
 	l, _ := ether.Parse(frame)
-	return l.IPVersion == 0 || l.IPVersion == 4 && !ether.IPv4(frame[l.L3:]).DontFragment()
+	least := leastIPv4
+	switch {
+	case l.IPVersion == 6:
+		least = leastIPv6
+	case l.IPVersion == 0 || !ether.IPv4(frame[l.L3:]).DontFragment():
+		return 0, false
+	}
+	mtu = t.room - metaLen - l.L3
+	if rt != t.link.route {
+		mtu -= routeLen
+	}
+	return max(mtu, least), l.End-l.L3 > least
 }
 
 // seal appends one datagram to the arena.

@@ -35,8 +35,8 @@ func (a *answer) pieces() [][]byte {
 // is called from within Path.Send or Path.Relay, by the same worker, and is done
 // with frame when it returns.
 //
-// IPv6 hosts may ignore an MTU below 1280 (RFC 8201 section 4); overlays cut such
-// packets themselves.
+// Hosts may ignore an MTU below 1280 in IPv6 (RFC 8201 section 4), below 576 in
+// IPv4; overlays cut such packets themselves.
 func (s *Switch) TooBig(lane int, rt peer.Route, frame []byte, mtu int) {
 	a := &s.workers[lane%len(s.workers)].txBack
 	if rt.Origin != s.cfg.Local {
