@@ -8,10 +8,13 @@ import (
 
 	"weave/internal/peer"
 	"weave/mesh/dial"
+	"weave/mesh/topo"
 )
 
-// maxChallengers bounds the candidates that wait for one connection's answer.
-const maxChallengers = 4
+const (
+	maxChallengers = 4 // candidates that wait for one connection's answer
+	maxInstead     = 8 // addresses for one that is turned away
+)
 
 // candidate is a connection that asks to be admitted.
 type candidate struct {
@@ -36,6 +39,7 @@ type conn struct {
 	beatToken uint64 // of the latest heartbeat
 	beatAt    time.Time
 	rtt       time.Duration
+	weight    int // peers that messages reach through it
 
 	// While other connections claim to be the same peer.
 	challengers  []*candidate // at most maxChallengers
@@ -63,12 +67,23 @@ func (l *loop) admit(x *candidate) {
 	default:
 		l.drop(old, duplicateError(), true)
 	}
-	if n := l.r.cfg.ConnLimit; n > 0 && len(l.conns) >= n {
-		l.refuse(x, &Error{Reason: ReasonLimit, Text: fmt.Sprintf("connection limit of %d reached at %s", n, l.r.cfg.Name)})
+	if n := l.limitFor(x); n > 0 && len(l.conns) >= n {
+		l.refuse(x, &Error{
+			Reason: ReasonLimit, Text: fmt.Sprintf("connection limit of %d reached at %s", n, l.r.cfg.Name),
+			instead: l.somePeers(maxInstead, x.hello.Name),
+		})
 		return
 	}
 	l.pin(x)
 	l.welcome(x)
+}
+
+// limitFor is the number of connections at which x has no place; 0: there is none.
+func (l *loop) limitFor(x *candidate) int {
+	if x.hello.Found && !x.outbound {
+		return findLimit(l.r.cfg.ConnLimit)
+	}
+	return l.r.cfg.ConnLimit
 }
 
 // unfit returns why x can't be admitted whoever else is connected, in our words
@@ -77,6 +92,10 @@ func (l *loop) unfit(x *candidate) (err, told *Error) {
 	if x.outbound && !l.maker.Wants(x.attempt) {
 		err = &Error{Reason: ReasonForgotten, Text: "the target was forgotten"}
 		return err, err
+	}
+	if l.foreignPeer(x) {
+		err = &Error{Reason: ReasonForeign, Text: fmt.Sprintf("a peer of another network is there: %s(%s)", x.hello.Name, x.hello.NickName)}
+		return err, &Error{Reason: ReasonForeign, Text: "the address came from peers that don't know this one"}
 	}
 	cfg := &l.r.cfg
 	same := x.hs.RemoteStatic == cfg.Static.Public()
@@ -173,13 +192,19 @@ func (l *loop) welcome(x *candidate) {
 		socket: x.socket, key: l.lastKey, since: now,
 		log: l.r.log.With("peer", x.hello.Name, "nick", x.hello.NickName, "addr", x.remote, "outbound", x.outbound),
 	}
+	old := l.topo.Record(c.hello.Name)
+	known := old != nil && old.UID == c.hello.UID && old.Key == c.sign
 	l.conns[c.key], l.peers[c.hello.Name] = c, c
+	delete(l.lost, c.hello.Name)
+	l.topo.SetNeighbour(c.hello.Name, topo.Neighbour{Key: c.sign, UID: c.hello.UID})
+	l.r.ways.setDirect(l.peers)
+	l.connChanged(now, false)
 	l.counters.Admitted++
 	l.maker.Up(now, c.key, dial.Conn{Attempt: c.attempt, Addr: c.remote, Listen: c.listen(), Peer: c.hello.Name})
 	c.log.Info("connection pending")
 	l.beat(c, now)
-	l.viewOld = true
 	x.verdict <- c
+	l.greetNeighbour(c, known)
 	l.link(c)
 }
 
@@ -206,7 +231,11 @@ func (l *loop) turnedAway(s *socket, err *Error) {
 	level := l.newsLevel(s.attempt, err, slog.LevelWarn)
 	if s.outbound {
 		l.counters.DialFailed++
+		found := l.maker.IsFound(s.attempt)
 		l.maker.Ended(time.Now(), s.attempt, err.outcome(), s.hello.Name, err)
+		if !found && l.r.cfg.Discovery && l.topo.Record(s.hello.Name) == nil {
+			l.maker.Hint(time.Now(), err.instead) // it may be the only way into its network
+		}
 	}
 	switch {
 	case l.ctx.Err() != nil:
@@ -232,7 +261,13 @@ func (l *loop) drop(c *conn, err *Error, tell bool) {
 	delete(l.conns, c.key)
 	if l.peers[c.hello.Name] == c {
 		delete(l.peers, c.hello.Name)
+		l.topo.ClearNeighbour(c.hello.Name)
+		l.r.ways.setDirect(l.peers)
 	}
+	if err.Reason != ReasonShutdown && err.Reason != ReasonDuplicate && err.Reason != ReasonSelf {
+		l.remember(c)
+	}
+	l.connChanged(time.Now(), true)
 	for _, k := range c.links {
 		k.link.Close()
 	}
@@ -245,7 +280,6 @@ func (l *loop) drop(c *conn, err *Error, tell bool) {
 	l.maker.Down(time.Now(), c.key, downOutcome(err), err)
 	l.readmit = append(l.readmit, c.challengers...)
 	c.challengers = nil
-	l.viewOld = true
 	l.logEnd(c, err)
 }
 

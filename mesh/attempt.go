@@ -46,7 +46,9 @@ func (r *Router) dial(ctx context.Context, e dial.Effect) {
 	nc, err := r.cfg.Net.Dial(dctx, r.cfg.Host, e.Dial)
 	cancel()
 	if err == nil {
-		r.newSocket(nc, e.Attempt).serve(ctx, func() {})
+		s := r.newSocket(nc, e.Attempt)
+		s.found = e.Found
+		s.serve(ctx, func() {})
 		return
 	}
 	failed := &Error{Reason: ReasonUnreachable, Text: "can't connect", Err: err}

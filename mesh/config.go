@@ -9,6 +9,7 @@ import (
 	"weave/crypto/handshake"
 	"weave/crypto/session"
 	"weave/internal/peer"
+	"weave/mesh/gossip"
 	"weave/mesh/overlay"
 )
 
@@ -38,6 +39,8 @@ type Config struct {
 
 	ConnLimit int  // most connections, in and out together; 0: no limit
 	Discovery bool // also dial peers that peers are connected to
+
+	Channels []gossip.Open // replicated states that live on the mesh besides the topology; opened by New
 
 	Net      Net          // nil: SystemNet
 	OnChange func(View)   // called on the loop after each change and once at the start; must not block or call the Router; may be nil

@@ -170,6 +170,7 @@ func (l *loop) reestablish(c *conn) {
 		return
 	}
 	c.established, c.since = up, time.Now()
+	l.connChanged(c.since, !up)
 	if !up {
 		c.log.Warn("connection pending", "reason", l.noPath(c).Text)
 		return

@@ -33,19 +33,39 @@ type loop struct {
 	refused  refusedList
 	counters Counters
 
-	viewOld   bool // OnChange is due
-	nextDial  time.Time
-	lastToken uint64 // of heartbeats
+	*shape
+	channels []*channel // the topology's first
+	byName   map[string]*channel
+	foreign  foreign
+	errorLog logBudget
+	lost     map[peer.Name]lostPeer // at most maxLost
+	findOld  bool                   // candidates of discovery are to be looked for
+	foundAt  time.Time              // and were last
+
+	viewOld   bool               // OnChange is due
+	known     map[peer.Name]Peer // of the last view
+	wake      time.Time          // when to settle even if nothing happens; zero: never
+	lastToken uint64             // of heartbeats
 }
 
 func newLoop(r *Router) *loop {
-	return &loop{
-		r:     r,
-		maker: dial.New(dial.Config{Port: r.cfg.Port, Limit: r.cfg.ConnLimit, Rand: rand.Float64}),
-		conns: map[uint64]*conn{}, peers: map[peer.Name]*conn{},
+	l := &loop{
+		r: r,
+		maker: dial.New(dial.Config{
+			Port: r.cfg.Port, Limit: r.cfg.ConnLimit, FindLimit: findLimit(r.cfg.ConnLimit), Rand: rand.Float64,
+		}),
+		conns: map[uint64]*conn{}, peers: map[peer.Name]*conn{}, lost: map[peer.Name]lostPeer{},
 		counters: Counters{InboundRefused: map[Reason]uint64{}},
-		viewOld:  true,
+		channels: r.channels, byName: map[string]*channel{},
+		viewOld: true,
 	}
+	l.shape = newShape(l)
+	l.channels[0].ch = l.shape
+	for _, ch := range l.channels {
+		l.byName[ch.name] = ch
+		ch.digestDue = time.Now().Add(rand.N(digestMax))
+	}
+	return l
 }
 
 // run serves until ctx ends and all goroutines are gone.
@@ -89,9 +109,16 @@ func (l *loop) serve(ctx context.Context) {
 		}
 		l.settle()
 		timer.Stop()
-		if !l.nextDial.IsZero() {
-			timer.Reset(time.Until(l.nextDial))
+		if !l.wake.IsZero() {
+			timer.Reset(time.Until(l.wake))
 		}
+	}
+}
+
+// wakeAt makes the loop settle at that time, or before.
+func (l *loop) wakeAt(at time.Time) {
+	if l.wake.IsZero() || at.Before(l.wake) {
+		l.wake = at
 	}
 }
 
@@ -103,19 +130,55 @@ func (l *loop) settle() {
 		l.admit(c)
 	}
 	now := time.Now()
-	effects, next := l.maker.Step(now)
-	l.nextDial = next
-	for _, e := range effects {
-		l.start(e)
-	}
+	l.wake = time.Time{}
+	l.find(now)
+	l.dial(now)
+	l.shape.step(now)
+	l.digests(now)
+	l.rounds(now)
 	if l.viewOld {
 		l.viewOld = false
-		l.r.cfg.OnChange(l.view())
+		l.publish()
+	}
+}
+
+// dial does what the connection maker wants.
+func (l *loop) dial(now time.Time) {
+	for again := true; again; {
+		effects, next := l.maker.Step(now)
+		again = false
+		for _, e := range effects {
+			if !e.Find.IsZero() {
+				l.maker.Found(now, e.Attempt, l.addrsOf(e.Find))
+				again = true
+			} else {
+				l.start(e)
+			}
+		}
+		if !again && !next.IsZero() {
+			l.wakeAt(next)
+		}
+	}
+}
+
+// publish tells everybody what there is now.
+func (l *loop) publish() {
+	v := l.view()
+	before := l.known
+	l.known = v.Peers
+	l.r.cfg.OnChange(v)
+	for n := range before {
+		if _, ok := l.known[n]; !ok {
+			for _, ch := range l.channels {
+				ch.ch.OnGone(n)
+			}
+		}
 	}
 }
 
 // tick does what depends on time alone, the maker's part apart.
 func (l *loop) tick(now time.Time) {
+	l.shape.tick(now)
 	for _, c := range l.conns {
 		if !now.Before(c.nextBeat) {
 			l.beat(c, now)
@@ -152,9 +215,13 @@ func (l *loop) message(c *conn, m wire.Msg) {
 		err = l.echo(c, m.Body)
 	case wire.TagOverlay:
 		err = l.control(c, m.Body)
+	case wire.TagGossip, wire.TagDigest:
+		err = l.gossip(c, m)
+	case wire.TagUnicast:
+		err = l.unicast(c, m)
 	case wire.TagHello:
 		err = wire.ErrMalformed
-	default: // gossip has its place here
+	default:
 		l.counters.UnknownMessages++
 	}
 	if err != nil {

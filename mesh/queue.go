@@ -2,8 +2,10 @@ package mesh
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
+	"weave/mesh/gossip"
 	"weave/mesh/wire"
 )
 
@@ -11,6 +13,8 @@ import (
 const (
 	queueBytes = 2 * wire.MaxMessage
 	queueMsgs  = 4096
+	extraBytes = 4 * gossip.MaxMessage
+	extraMsgs  = 1024
 )
 
 var (
@@ -20,16 +24,20 @@ var (
 
 // queue holds the messages for the writer of one connection. All methods may be
 // called from any goroutine and none blocks. Heartbeats and echoes have a slot
-// each in which the latest replaces the one before, so they never add up.
+// each in which the latest replaces the one before, so they never add up. Each
+// channel of gossip has one too, in which what waits is merged.
 type queue struct {
 	wake chan struct{} // holds one token when there is something to take
 
-	mu    sync.Mutex
-	msgs  []wire.Msg
-	size  int // bytes of msgs' bodies, <= queueBytes
-	beat  slot
-	echo  slot
-	ended bool
+	mu     sync.Mutex
+	msgs   []wire.Msg
+	size   int // bytes of msgs' bodies, <= queueBytes
+	beat   slot
+	echo   slot
+	ended  bool
+	extra  []wire.Msg // may be lost: unicasts and what we forward for others
+	extras int        // bytes of extra's bodies, <= extraBytes
+	gossip []*parcel  // at most one for each channel, and one with its digest; longest waiting first
 }
 
 type slot struct {
@@ -89,10 +97,72 @@ func (q *queue) wakeLocked() {
 	}
 }
 
-// take empties the queue into out.
-func (q *queue) take(out []wire.Msg) (_ []wire.Msg, ended bool) {
+// pushExtra is push for what may be lost: when there is no room it is not taken.
+func (q *queue) pushExtra(m wire.Msg) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	switch {
+	case q.ended:
+		return errQueueEnded
+	case q.extras+len(m.Body) > extraBytes || len(q.extra) >= extraMsgs:
+		return errQueueFull
+	}
+	q.extra = append(q.extra, m)
+	q.extras += len(m.Body)
+	q.wakeLocked()
+	return nil
+}
+
+// offer merges a parcel with what waits of its channel.
+func (q *queue) offer(p *parcel) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
+		return
+	}
+	for i, old := range q.gossip {
+		if old.channel == p.channel && old.tag == p.tag {
+			q.gossip[i] = old.merge(p)
+			return
+		}
+	}
+	q.gossip = append(q.gossip, p)
+	q.wakeLocked()
+}
+
+// take empties the queue into out, except for gossip, of which the parcel that
+// waited longest is taken; the next call gets the next.
+func (q *queue) take(out []wire.Msg) (_ []wire.Msg, p *parcel, ended bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out = q.urgentLocked(out)
+	if q.ended {
+		return out, nil, true
+	}
+	out = append(out, q.extra...)
+	clear(q.extra)
+	q.extra, q.extras = q.extra[:0], 0
+	if len(q.gossip) > 0 {
+		p = q.gossip[0]
+		q.gossip = slices.Delete(q.gossip, 0, 1)
+	}
+	if len(q.gossip) > 0 {
+		q.wakeLocked()
+	}
+	return out, p, false
+}
+
+// urgent takes what shall not wait behind a large parcel.
+func (q *queue) urgent(out []wire.Msg) []wire.Msg {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
+		return out // with the last message, by take
+	}
+	return q.urgentLocked(out)
+}
+
+func (q *queue) urgentLocked(out []wire.Msg) []wire.Msg {
 	out = append(out, q.msgs...) // first, since the hello may be among them
 	clear(q.msgs)
 	if q.echo.set && !q.ended {
@@ -102,7 +172,44 @@ func (q *queue) take(out []wire.Msg) (_ []wire.Msg, ended bool) {
 		out = append(out, wire.Heartbeat(q.beat.token))
 	}
 	q.msgs, q.size, q.echo, q.beat = q.msgs[:0], 0, slot{}, slot{}
-	return out, q.ended
+	return out
+}
+
+// parcel is gossip for some connections, encoded once for all.
+type parcel struct {
+	channel string
+	tag     wire.Tag // TagGossip, TagDigest
+	data    gossip.Data
+	digest  []byte // of a TagDigest, instead of data
+
+	once sync.Once
+	msgs []wire.Msg
+}
+
+// merge returns what tells of both; of digests the later counts.
+func (p *parcel) merge(later *parcel) *parcel {
+	if p.tag == wire.TagDigest || p == later {
+		return later
+	}
+	return &parcel{channel: p.channel, tag: p.tag, data: p.data.Merge(later.data)}
+}
+
+// encode returns the messages; those over the limits are left out.
+func (p *parcel) encode() []wire.Msg {
+	p.once.Do(func() {
+		if p.tag == wire.TagDigest {
+			if m, err := wire.Digest(p.channel, p.digest); err == nil {
+				p.msgs = []wire.Msg{m}
+			}
+			return
+		}
+		for _, b := range p.data.Encode() {
+			if m, err := wire.Gossip(p.channel, b); err == nil {
+				p.msgs = append(p.msgs, m)
+			}
+		}
+	})
+	return p.msgs
 }
 
 // mailbox carries calls to the loop from goroutines that must not block. Its

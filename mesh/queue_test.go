@@ -42,7 +42,7 @@ func TestQueueOrder(t *testing.T) {
 		q.pushBeat(i)
 	}
 	q.push(wire.Msg{Tag: wire.TagHello})
-	got, ended := q.take(nil)
+	got, _, ended := q.take(nil)
 	want := []wire.Msg{{Tag: wire.TagHello}, wire.Echo(999), wire.Heartbeat(999)}
 	if d := cmp.Diff(want, got); d != "" || ended {
 		t.Errorf("ended %v, -want +got:\n%s", ended, d)
@@ -56,7 +56,7 @@ func TestQueueOrder(t *testing.T) {
 	if err := q.push(wire.Msg{}); !errors.Is(err, errQueueEnded) {
 		t.Errorf("push after the end: %v", err)
 	}
-	got, ended = q.take(nil)
+	got, _, ended = q.take(nil)
 	last, _ := wire.Close{Code: wire.CodeShutdown}.Msg()
 	if d := cmp.Diff([]wire.Msg{{Tag: wire.TagOverlay}, last}, got); d != "" || !ended {
 		t.Errorf("ended %v, -want +got:\n%s", ended, d)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 
 	"weave/crypto/handshake"
@@ -43,6 +44,7 @@ const (
 	ReasonNoPath      Reason = "no path"
 	ReasonOverflow    Reason = "peer takes no messages"
 	ReasonNoCipher    Reason = "no cipher in common"
+	ReasonForeign     Reason = "peer of another network"
 	ReasonRemote      Reason = "refused by peer" // for a reason that this version doesn't know
 )
 
@@ -51,6 +53,8 @@ type Error struct {
 	Reason Reason
 	Text   string // for people, a sentence without the address
 	Err    error  // cause, may be nil
+
+	instead []netip.AddrPort // with ReasonLimit: who may have room
 }
 
 // Error returns the text and the cause.
@@ -101,6 +105,7 @@ var codes = []struct {
 	{ReasonNoPath, wire.CodeOverlay, ReasonNoPath},
 	{ReasonOverflow, wire.CodeOverflow, ReasonOverflow},
 	{ReasonNoCipher, wire.CodeIncompatible, ReasonNoCipher},
+	{ReasonForeign, wire.CodeForeign, ReasonForeign},
 }
 
 // message is what the other end is told.
@@ -111,7 +116,7 @@ func (e *Error) message() wire.Close {
 	}
 	for _, c := range codes {
 		if c.reason == e.Reason {
-			return wire.Close{Code: c.code, Text: text}
+			return wire.Close{Code: c.code, Text: text, Instead: e.instead}
 		}
 	}
 	return wire.Close{Code: wire.CodeError, Text: text}
@@ -121,7 +126,7 @@ func (e *Error) message() wire.Close {
 func fromPeer(m wire.Close) *Error {
 	for _, c := range codes {
 		if c.code == m.Code {
-			return &Error{Reason: c.received, Text: m.Text}
+			return &Error{Reason: c.received, Text: m.Text, instead: m.Instead}
 		}
 	}
 	return &Error{Reason: ReasonRemote, Text: "refused by peer: " + m.Text}

@@ -55,11 +55,17 @@ func (r *refusedList) spend(now time.Time, reason Reason) bool {
 		r.budgets = map[Reason]logBudget{}
 	}
 	b := r.budgets[reason]
+	ok := b.take(now)
+	r.budgets[reason] = b
+	return ok
+}
+
+// take takes a line if there is one left.
+func (b *logBudget) take(now time.Time) bool {
 	if now.Sub(b.since) >= refusedLogTime {
-		b = logBudget{since: now}
+		*b = logBudget{since: now}
 	}
 	b.lines++
-	r.budgets[reason] = b
 	return b.lines <= refusedLogs
 }
 

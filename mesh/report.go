@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -24,34 +25,16 @@ func (c *conn) peer() Peer {
 
 // view makes what OnChange is given.
 func (l *loop) view() View {
-	v := View{
-		Local: l.r.cfg.Name,
-		Links: map[peer.Name][]overlay.Link{},
-		Peers: map[peer.Name]Peer{l.r.cfg.Name: l.local()},
-	}
+	v := View{Local: l.r.cfg.Name, Links: map[peer.Name][]overlay.Link{}, Peers: l.peersNow()}
 	for name, c := range l.peers {
-		v.Peers[name] = c.peer()
 		for _, k := range c.links {
 			if k.up {
 				v.Links[name] = append(v.Links[name], k.link)
 			}
 		}
 	}
-	v.Routes = directRoutes(v.Local, v.Links)
+	v.Routes = l.routesNow(v.Links)
 	return v
-}
-
-// directRoutes reaches neighbours only: frames go to them in one hop, and what
-// others flood goes no further.
-func directRoutes(local peer.Name, links map[peer.Name][]overlay.Link) Routes {
-	r := Routes{Unicast: map[peer.Name]peer.Name{}, Broadcast: map[peer.Name][]peer.Name{}}
-	for name := range links {
-		r.Unicast[name] = name
-	}
-	if all := slices.SortedFunc(maps.Keys(links), peer.Name.Compare); len(all) > 0 {
-		r.Broadcast[local] = all
-	}
-	return r
 }
 
 func (l *loop) status() Status {
@@ -60,7 +43,12 @@ func (l *loop) status() Status {
 		Local: l.local(), Port: uint16(l.r.port.Load()), Encryption: cfg.PSK != nil,
 		Discovery: cfg.Discovery, ConnLimit: cfg.ConnLimit, Trusted: []string{},
 		Targets: l.maker.Targets(), Conns: l.connStatuses(), Peers: l.peerStatuses(),
-		Refused: l.refused.snapshot(), Counters: l.counters,
+		Refused: l.refused.snapshot(), Counters: l.counters, Topology: l.topo.Counters(),
+		Conflicts: l.conflicts(),
+	}
+	for _, ch := range l.channels {
+		ch.stats.Name = ch.name
+		s.Channels = append(s.Channels, ch.stats)
 	}
 	for _, p := range cfg.Trusted {
 		s.Trusted = append(s.Trusted, p.String())
@@ -123,6 +111,9 @@ func (l *loop) connStatus(c *conn) ConnStatus {
 
 func targetStatus(t dial.TargetStatus) ConnStatus {
 	s := ConnStatus{Addr: t.Text, Target: t.Text, Outbound: true, State: StateFailed, Retry: t.Retry, Never: t.Never}
+	if s.Found = !t.Direct; s.Found {
+		s.Target = ""
+	}
 	if t.Addr.IsValid() {
 		s.Addr = t.Addr.String()
 	}
@@ -149,16 +140,52 @@ func targetStatus(t dial.TargetStatus) ConnStatus {
 
 // peerStatuses lists the local peer first, then the others by name.
 func (l *loop) peerStatuses() []PeerStatus {
-	local := PeerStatus{Peer: l.local(), Conns: []PeerConn{}}
-	out := []PeerStatus{local}
+	all := l.peersNow()
+	out := make([]PeerStatus, 0, len(all))
+	out = append(out, PeerStatus{Peer: l.local(), Conns: l.ownConns()})
+	for _, name := range slices.SortedFunc(maps.Keys(all), peer.Name.Compare) {
+		if name == l.r.cfg.Name {
+			continue
+		}
+		p := PeerStatus{Peer: all[name], Conns: []PeerConn{}}
+		r := l.topo.Record(name)
+		if c := l.peers[name]; c != nil && (r == nil || r.UID != c.hello.UID) {
+			// It has yet to speak for itself.
+			p.Conns = append(p.Conns, PeerConn{
+				Peer: l.r.cfg.Name, NickName: l.r.cfg.NickName, Addr: c.local.String(), Outbound: !c.outbound, Established: c.established,
+			})
+		} else if r != nil {
+			for c := range r.Conns() {
+				p.Conns = append(p.Conns, PeerConn{
+					Peer: c.Peer, NickName: all[c.Peer].NickName, Addr: c.Addr.String(), Outbound: c.Outbound, Established: c.Established,
+				})
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func (l *loop) ownConns() []PeerConn {
+	out := []PeerConn{}
 	for _, name := range slices.SortedFunc(maps.Keys(l.peers), peer.Name.Compare) {
 		c := l.peers[name]
-		out[0].Conns = append(out[0].Conns, PeerConn{
+		out = append(out, PeerConn{
 			Peer: name, NickName: c.hello.NickName, Addr: c.remote.String(), Outbound: c.outbound, Established: c.established,
 		})
-		out = append(out, PeerStatus{Peer: c.peer(), Conns: []PeerConn{{
-			Peer: local.Name, NickName: local.NickName, Addr: c.local.String(), Outbound: !c.outbound, Established: c.established,
-		}}})
+	}
+	return out
+}
+
+func (l *loop) conflicts() []Conflict {
+	out := []Conflict{}
+	for _, c := range l.topo.Conflicts(time.Now()) {
+		nick := printable(c.NickName)
+		text := fmt.Sprintf("peer name %s is also used by another host, %s: give one host another --name", c.Name, nick)
+		if c.Clone {
+			text = fmt.Sprintf("peer name %s and its key are also used by another host, %s: this is a copy of that host's state; run 'weave reset' on one of them", c.Name, nick)
+		}
+		out = append(out, Conflict{Name: c.Name, NickName: nick, Clone: c.Clone, Last: c.Last, Text: text})
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"weave/internal/peer"
 	"weave/mesh/dial"
 	"weave/mesh/overlay"
+	"weave/mesh/topo"
 	"weave/mesh/wire"
 )
 
@@ -32,6 +34,10 @@ type Router struct {
 	log        *slog.Logger
 	offer      overlay.Offer
 	offerBytes []byte
+	sign       ed25519.PrivateKey                       // of topology records
+	verify     func(key topo.Key, msg, sig []byte) bool // nil: as topo does
+	channels   []*channel                               // the topology's first
+	ways       ways
 
 	calls   chan func(*loop) // executed by the loop in order; senders block
 	mail    mailbox          // the same for those who must not block
@@ -76,11 +82,16 @@ func New(cfg Config) (*Router, error) {
 			return nil, fmt.Errorf("target: %w: %w", ErrConfig, err)
 		}
 	}
-	return &Router{
-		cfg: cfg, log: cfg.Log, offer: offer, offerBytes: b,
+	sign, err := signKey(cfg.Static)
+	if err != nil {
+		return nil, fmt.Errorf("key of topology records: %w", err)
+	}
+	r := &Router{
+		cfg: cfg, log: cfg.Log, offer: offer, offerBytes: b, sign: sign,
 		calls: make(chan func(*loop)), quit: make(chan struct{}),
 		mail: mailbox{wake: make(chan struct{}, 1)},
-	}, nil
+	}
+	return r, r.openChannels()
 }
 
 // Run listens, dials and serves connections until ctx ends; then it tells the
@@ -158,6 +169,7 @@ func (r *Router) hello() wire.Hello {
 	return wire.Hello{
 		Name: r.cfg.Name, NickName: r.cfg.NickName, UID: r.cfg.UID, Version: r.cfg.Version,
 		Port: uint16(r.port.Load()), ConnID: binary.BigEndian.Uint64(b[:]),
+		Caps: map[wire.Cap][]byte{wire.CapSignKey: r.sign.Public().(ed25519.PublicKey)},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"weave/crypto/handshake"
 	"weave/mesh/overlay"
+	"weave/mesh/topo"
 	"weave/mesh/wire"
 )
 
@@ -22,6 +23,17 @@ const (
 	HeartbeatEvery   = 5 * time.Second
 	DeadAfter        = 15 * time.Second // without a message, or with one that can't be written
 	drainTime        = time.Second      // for the last message to arrive after we stopped
+)
+
+// keepBuffer is the largest buffer, in bytes, that a connection keeps between
+// messages: with hundreds of connections idle memory counts.
+const keepBuffer = 2 << 10
+
+// What one peer may make us do with gossip; a reader that is over it waits.
+const (
+	gossipRate  = 4 << 20 // bytes per second
+	gossipBurst = 32 << 20
+	gossipCost  = 2 << 10 // of a message, besides its bytes
 )
 
 // socket is the network's side of a connection: its socket, and the two
@@ -34,6 +46,7 @@ type socket struct {
 	nc       net.Conn
 	outbound bool
 	attempt  uint64 // of the connection maker; 0: inbound
+	found    bool   // the address came from other peers
 	local    netip.AddrPort
 	remote   netip.AddrPort
 	trusts   bool // we trust them
@@ -49,6 +62,8 @@ type socket struct {
 	offer overlay.Offer // theirs
 	hello wire.Hello
 	uid   uint64
+	sign  topo.Key // of the peer's topology records
+	mark  topo.Mark
 }
 
 func (r *Router) newSocket(nc net.Conn, attempt uint64) *socket {
@@ -93,7 +108,7 @@ func (s *socket) serve(ctx context.Context, release func()) {
 	defer s.nc.Close() // before the wait: ends a blocked write
 	defer s.q.end(nil)
 
-	in := &reader{s: s, br: bufio.NewReaderSize(s.nc, 4<<10)}
+	in := &reader{s: s, br: bufio.NewReaderSize(s.nc, 1<<10)}
 	if err := s.greet(in); err != nil {
 		s.r.call(func(l *loop) { l.turnedAway(s, err) })
 		return
@@ -143,7 +158,7 @@ func (s *socket) handshake() *Error {
 // greet exchanges hellos.
 func (s *socket) greet(in *reader) *Error {
 	h := s.r.hello()
-	h.Trusts = s.trusts
+	h.Trusts, h.Found = s.trusts, s.found
 	m, err := h.Msg()
 	if err == nil {
 		err = s.q.push(m)
@@ -163,7 +178,10 @@ func (s *socket) greet(in *reader) *Error {
 	if s.hello, err = wire.ParseHello(m.Body); err != nil {
 		return &Error{Reason: ReasonProtocol, Err: err}
 	}
-	s.uid = wire.ConnUID(h.ConnID, s.hello.ConnID)
+	if s.sign, err = parseSignKey(s.hello.Caps[wire.CapSignKey]); err != nil {
+		return &Error{Reason: ReasonProtocol, Err: err}
+	}
+	s.uid, s.mark = wire.ConnUID(h.ConnID, s.hello.ConnID), s.sign.Mark()
 	return nil
 }
 
@@ -190,7 +208,22 @@ func (s *socket) receive(in *reader, c *conn) *Error {
 		default:
 			m.Body = append([]byte(nil), m.Body...) // the loop may keep it
 			s.r.call(func(l *loop) { l.message(c, m) })
+			if m.Tag == wire.TagGossip || m.Tag == wire.TagDigest || m.Tag == wire.TagUnicast {
+				in.rest(len(m.Body))
+			}
 		}
+	}
+}
+
+// rest waits when the peer says more than we care to hear.
+func (r *reader) rest(size int) {
+	now := time.Now()
+	if !r.heardAt.IsZero() {
+		r.heard = max(0, r.heard-now.Sub(r.heardAt).Seconds()*gossipRate)
+	}
+	r.heardAt = now
+	if r.heard += float64(size + gossipCost); r.heard > gossipBurst {
+		time.Sleep(min(time.Duration((r.heard-gossipBurst)/gossipRate*float64(time.Second)), time.Second))
 	}
 }
 
@@ -227,30 +260,61 @@ func (s *socket) finish(last *wire.Close) {
 
 // write sends what is queued until the queue ends.
 func (s *socket) write() {
-	enc := wire.NewEncoder(s.hs.Transport)
-	var msgs []wire.Msg
-	var buf []byte
+	w := writer{s: s, enc: wire.NewEncoder(s.hs.Transport)}
 	for range s.q.wake {
-		var ended bool
-		msgs, ended = s.q.take(msgs[:0])
-		for _, m := range msgs {
-			var err error
-			if buf, err = enc.Append(buf, m); err != nil {
-				s.writeFailed(err)
-				return
-			}
-			if len(buf) >= 4*wire.MaxSealed && !s.flush(&buf) {
-				return
-			}
+		msgs, p, ended := s.q.take(w.msgs[:0])
+		w.msgs = msgs
+		if !w.send(msgs) || p != nil && !w.sendParcel(p) || !s.flush(&w.buf) {
+			return
 		}
-		clear(msgs)
-		if !s.flush(&buf) || ended {
+		if ended {
 			break
+		}
+		if cap(w.msgs) > 64 {
+			w.msgs = nil
 		}
 	}
 	if w, ok := s.nc.(interface{ CloseWrite() error }); ok {
 		w.CloseWrite()
 	}
+}
+
+// writer is owned by the writer's goroutine.
+type writer struct {
+	s    *socket
+	enc  *wire.Encoder
+	msgs []wire.Msg
+	buf  []byte // sealed, not written yet
+}
+
+// send seals messages and writes what would make the buffer large.
+func (w *writer) send(msgs []wire.Msg) bool {
+	for _, m := range msgs {
+		var err error
+		if w.buf, err = w.enc.Append(w.buf, m); err != nil {
+			w.s.writeFailed(err)
+			return false
+		}
+		if len(w.buf) >= 4*wire.MaxSealed && !w.s.flush(&w.buf) {
+			return false
+		}
+	}
+	clear(msgs)
+	return true
+}
+
+// sendParcel lets heartbeats and the like overtake the rest of a large parcel.
+func (w *writer) sendParcel(p *parcel) bool {
+	for i, m := range p.encode() {
+		if i > 0 {
+			w.msgs = w.s.q.urgent(w.msgs[:0])
+		}
+		if !w.send(append(w.msgs, m)) {
+			return false
+		}
+		w.msgs = w.msgs[:0]
+	}
+	return true
 }
 
 func (s *socket) flush(buf *[]byte) bool {
@@ -263,7 +327,7 @@ func (s *socket) flush(buf *[]byte) bool {
 	}
 	s.nc.SetWriteDeadline(time.Now().Add(limit))
 	_, err := s.nc.Write(*buf)
-	if *buf = (*buf)[:0]; cap(*buf) > 16*wire.MaxSealed {
+	if *buf = (*buf)[:0]; cap(*buf) > keepBuffer {
 		*buf = nil
 	}
 	if err != nil {
@@ -284,6 +348,9 @@ type reader struct {
 	br  *bufio.Reader
 	buf []byte // one record, in place
 	asm wire.Assembler
+
+	heard   float64 // bytes of gossip not yet forgotten at gossipRate
+	heardAt time.Time
 }
 
 // next blocks for the next message; its body is valid until the call after.
@@ -307,6 +374,9 @@ func (r *reader) next() (wire.Msg, error) {
 		plain, err := r.s.hs.Transport.Open(record[:0], record)
 		if err != nil {
 			return wire.Msg{}, err
+		}
+		if cap(r.buf) > keepBuffer {
+			r.buf = nil // plain has it until the next call
 		}
 		if m, ok, err := r.asm.Push(plain); ok || err != nil {
 			return m, err

@@ -7,6 +7,7 @@ import (
 
 	"weave/internal/peer"
 	"weave/mesh/overlay"
+	"weave/mesh/topo"
 )
 
 // Status is the state of a Router for people and metrics, a copy.
@@ -22,6 +23,33 @@ type Status struct {
 	Peers      []PeerStatus `json:"peers"`       // the local peer first, then by name
 	Refused    []Refused    `json:"refused"`     // recent inbound attempts that came to nothing, newest first
 	Counters   Counters     `json:"counters"`
+
+	Channels  []ChannelStatus `json:"channels"`  // gossip, the topology first
+	Topology  topo.Counters   `json:"topology"`  // what was left out of the topology
+	Conflicts []Conflict      `json:"conflicts"` // names that two hosts have, seen in the last minutes
+}
+
+// ChannelStatus counts what happened on a channel of gossip since New.
+type ChannelStatus struct {
+	Name      string    `json:"name"`
+	Sent      uint64    `json:"sent"`     // updates, one for each neighbour told
+	Received  uint64    `json:"received"` // updates, answers and digests
+	Digests   uint64    `json:"digests"`  // sent
+	Unicasts  uint64    `json:"unicasts"` // received
+	Errors    uint64    `json:"errors"`   // messages that the channel could not use
+	LastError string    `json:"lastError,omitempty"`
+	ErrorFrom peer.Name `json:"errorFrom,omitzero"` // neighbour that sent the last
+	ErrorNick string    `json:"errorNick,omitempty"`
+	ErrorAt   time.Time `json:"errorAt,omitzero"`
+}
+
+// Conflict is a second host with a peer's name.
+type Conflict struct {
+	Name     peer.Name `json:"name"`
+	NickName string    `json:"nickName"` // of the host that is not believed, or of the other copy
+	Clone    bool      `json:"clone"`    // it has the same key too: a copy of that host's state
+	Last     time.Time `json:"last"`     // when it was heard of
+	Text     string    `json:"text"`     // what it means and what to do
 }
 
 // State is where a connection, or a target without one, stands. The numbers are
@@ -83,6 +111,10 @@ type ConnStatus struct {
 	Reason Reason    `json:"reason,omitempty"` // the kind of Error, empty for kinds without a Reason
 	Retry  time.Time `json:"retry,omitzero"`   // next attempt, when State is StateFailed; zero: not known
 	Never  bool      `json:"never,omitempty"`  // no attempt until an explicit connect
+
+	// Found says that it is no target: other peers told of the address. That it can't
+	// be reached is no fault of anybody's.
+	Found bool `json:"found,omitempty"`
 }
 
 // PeerStatus is one known peer with what is known of its connections.
@@ -120,4 +152,8 @@ type Counters struct {
 	Duplicates      uint64            `json:"duplicates"`      // closed because another connection to that peer won
 	Repinned        uint64            `json:"repinned"`        // peers that came back with another static key
 	UnknownMessages uint64            `json:"unknownMessages"` // ignored control messages of a tag we don't know
+	Surrogated      uint64            `json:"surrogated"`      // messages passed on of channels that this peer lacks
+	UnicastRelayed  uint64            `json:"unicastRelayed"`  // messages handed on to the next hop
+	UnicastLost     uint64            `json:"unicastLost"`     // messages without a next hop, or with one that is busy
+	UnicastSpoofed  uint64            `json:"unicastSpoofed"`  // messages that did not come from whom they say
 }

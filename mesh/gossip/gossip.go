@@ -30,7 +30,20 @@
 // The package is pure.
 package gossip
 
-import "weave/internal/peer"
+import (
+	"errors"
+
+	"weave/internal/peer"
+)
+
+var (
+	// ErrNoRoute says that no chain of connections leads to a peer.
+	ErrNoRoute = errors.New("no route to peer")
+	// ErrBusy says that the next hop takes no more messages now.
+	ErrBusy = errors.New("connection to peer is busy")
+	// ErrTooLong reports a message over MaxMessage.
+	ErrTooLong = errors.New("gossip message too long")
+)
 
 // MaxMessage is the largest encoded Data or unicast message, in bytes. A larger
 // state is encoded as several.
@@ -76,8 +89,9 @@ type Sender interface {
 	// Update spreads a change made here. What comes before the mesh runs, or
 	// faster than it can be sent, is merged.
 	Update(Data)
-	// Unicast sends to one peer, over as many hops as it takes; it fails at once if
-	// no route is known. Delivery is not certain.
+	// Unicast sends to one peer, over as many hops as it takes; it fails at once, with
+	// one of the errors of this package, if no route is known or the way is full. It
+	// copies msg. Delivery is not certain.
 	Unicast(to peer.Name, msg []byte) error
 }
 

@@ -160,6 +160,7 @@ const (
 	CodeOverlay      Code = 9 // no path for frames
 	CodeOverflow     Code = 10
 	CodeIncompatible Code = 11
+	CodeForeign      Code = 12 // the address came from peers that don't know the one there
 )
 
 // Close is the last message of a connection.
