@@ -28,7 +28,9 @@ func TestLoss(t *testing.T) {
 		if lost < sent*permille/1000/3 {
 			t.Errorf("only %.0f of %.0f datagrams were lost: the test shows nothing", lost, sent)
 		}
-		if float64(r.retrans) > 2*lost {
+		// About one each, and a window now and then when TCP's timer goes off; a
+		// superframe each would be forty times as many.
+		if float64(r.retrans) > 5*lost {
 			t.Errorf("%d segments sent again for %.0f lost datagrams", r.retrans, lost)
 		}
 		if r.mbps() < 20 {
