@@ -134,4 +134,18 @@ func TestMended(t *testing.T) {
 			t.Errorf("%s: ps:\n%swant:\n%s", tt.name, after, before)
 		}
 	}
+
+	// Without its TAP device the daemon has nothing to work with: it ends, says so,
+	// and takes up where it was when it is launched again.
+	b.Exec("ip", "link", "del", "weavetap")
+	if code := b.d.Wait(5 * time.Second); code != exitFailure {
+		t.Errorf("exit %d without a TAP device", code)
+	}
+	wantLine(t, "log", b.d.Log(), "weave: ", "TAP device is gone")
+	b.start("--password-file", pw, a.IP4.String())
+	joined(t, a, b)
+	within(t, backLimit, "traffic", func() bool { return reaches(a.box, addr("10.55.0.102")) })
+	if after := b.d.MustWeave("ps"); after != before {
+		t.Errorf("ps:\n%swant:\n%s", after, before)
+	}
 }
