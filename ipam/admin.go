@@ -145,7 +145,7 @@ func (c *core) takeLate() {
 		return
 	}
 	for _, f := range c.ring.All().Fences {
-		if f.By != c.self || c.reach[f.Victim] || c.members[f.Victim].Boot > f.Boot {
+		if !c.standing(f) || c.lastHeir(f) != c.self {
 			continue
 		}
 		ranges := c.ring.OwnedBy(f.Victim).Ranges()
@@ -155,6 +155,23 @@ func (c *core) takeLate() {
 		n, d := c.ring.TakeOver(f.Victim, c.self, f.Boot)
 		c.took(f.Victim, n, ranges, d)
 	}
+}
+
+// standing reports whether the peer behind a fence has not come back.
+func (c *core) standing(f ring.Fence) bool {
+	return !c.reach[f.Victim] && c.members[f.Victim].Boot <= f.Boot
+}
+
+// lastHeir follows heirs that were fenced off themselves.
+func (c *core) lastHeir(f ring.Fence) peer.Name {
+	for range ring.MaxFences {
+		next, ok := c.ring.Fence(f.By)
+		if !ok || f.By == c.self || !c.standing(next) {
+			break
+		}
+		f = next
+	}
+	return f.By
 }
 
 // checkTaken ends the rest of space taken over.
@@ -201,14 +218,16 @@ func (c *core) startShutdown(o *op) {
 	}
 	heir, ok := c.heir()
 	switch {
-	case c.ring == nil || !ok || owned == 0:
+	case c.ring == nil || !ok:
 		c.answer(o, result{})
 		return
-	case len(mine) == 0:
+	case len(mine) == 0 && owned > 0:
 		c.fail(o, refuse(ErrNotTaken, "what this host owns is not confirmed, it was given to nobody: rmpeer %s on another host", c.nickOf(c.self)))
 		return
 	}
 	d := c.ring.GiveAll(c.self, mine, heir)
+	// What others still give us, unknowing, is the heir's too.
+	d = d.Join(c.ring.Retire(c.self, heir, c.boot))
 	if !c.hits(bugKeepAfterHand) {
 		for _, r := range mine {
 			c.space.Lose(r)

@@ -11,7 +11,7 @@ import (
 // Times of the allocator. All are of its own clock, which only ever goes forward,
 // and not faster than maxStep for each event, whatever the host's clock does.
 const (
-	requestTime  = 4800 * time.Millisecond // a request that does not wait is answered by then
+	requestTime  = 4500 * time.Millisecond // a request that does not wait is answered by then
 	deathGrace   = 30 * time.Second        // a container that stopped may come back that long
 	isolatedTime = 3 * time.Second         // a starting peer that reaches nobody goes on after
 	settleTime   = time.Second             // links of a starting peer may come up that long
@@ -27,7 +27,7 @@ const (
 	foreignAgain = 2 * time.Second         // a lost lease is asked for again
 	reportPause  = 2 * time.Second         // between reports of free space
 	houseTime    = time.Second             // between looks at what changes slowly
-	maxStep      = time.Minute
+	maxStep      = time.Second
 )
 
 // Limits that keep memory bounded.

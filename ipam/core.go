@@ -172,7 +172,6 @@ func (c *core) load(s *restored) {
 	}
 	c.boot = s.boot
 	c.members.Merge(s.members)
-	delete(c.members, c.self) // what others remember of us is theirs to say
 	c.paxos.Merge(s.votes)
 	if s.ring != nil {
 		c.adopt(s.ring, ringStored)

@@ -162,9 +162,17 @@ type evReconcile struct {
 func (e evReconcile) apply(c *core) {
 	c.reconciled = true
 	there := make(map[string]bool, len(e.live))
+	seen := map[addr.Addr]string{}
 	for _, v := range e.live {
 		there[v.Ident] = true
-		c.present(v)
+		for _, p := range v.Addrs {
+			if a, ok := addr.FromNetip(p.Addr()); ok {
+				seen[a] = identOf(v.Ident, a)
+			}
+		}
+	}
+	for _, v := range e.live {
+		c.present(v, seen)
 	}
 	for _, l := range c.leases {
 		if there[l.ident] {
@@ -178,16 +186,18 @@ func (e evReconcile) apply(c *core) {
 	}
 }
 
-// present records addresses in use that we do not know of, whoever owns them.
-func (c *core) present(v Live) {
+// present records addresses in use that we do not know of, whoever owns them. seen
+// is what was found in use, and by whom: it counts for more than our books, which
+// may be old.
+func (c *core) present(v Live, seen map[addr.Addr]string) {
 	for _, p := range v.Addrs {
 		a, ok := addr.FromNetip(p.Addr())
 		if !ok || v.Ident == "" || len(v.Ident) > maxIdent || len(c.leases) >= maxLeases {
 			continue
 		}
 		ident := identOf(v.Ident, a)
-		if old := c.leases[a]; old != nil {
-			continue // ours, or a quarrel between containers of this host
+		if old := c.leases[a]; seen[a] != ident || old != nil && old.ident == ident {
+			continue
 		}
 		c.addLease(&lease{addr: a, ident: ident, bits: p.Bits(), container: v.Container && v.Ident != anonymous})
 	}

@@ -46,6 +46,9 @@ func (c *core) seek(rng addr.Range) (over bool) {
 		c.asks[rng] = a
 	}
 	a.wanted = c.now
+	if !c.heardAll() {
+		return false
+	}
 	if !a.cur.IsZero() {
 		if c.reach[a.cur] && c.now-a.sent < askTime {
 			return false
@@ -64,7 +67,7 @@ func (c *core) seek(rng addr.Range) (over bool) {
 			continue
 		}
 		a.cur, a.id, a.sent = n, c.newID(), c.now
-		q := &message{kind: kindAsk, id: a.id, rng: rng, ringID: idSum(c.ring.ID())}
+		q := &message{kind: kindAsk, id: a.id, rng: rng, ringID: idSum(c.ring.ID()), members: []ring.Member{c.record()}}
 		if l := c.leases[rng.Start]; rng.Size() == 1 && l != nil && l.foreign {
 			q.hop = 1
 		}
@@ -104,6 +107,11 @@ func (c *core) onAsk(from peer.Name, m *message) {
 		c.send(from, &message{kind: kindState, ring: ring.Delta{ID: c.ring.ID()}})
 		return
 	}
+	if c.outdated(from, m) {
+		c.deny(from, m, true)
+		return
+	}
+	c.mergeState(from, &message{kind: kindState, members: m.members})
 	if g := c.granted[from]; g.id == m.id && !c.hits(bugGrantTwice) {
 		c.sendGrant(from, g)
 		return
@@ -115,13 +123,13 @@ func (c *core) onAsk(from peer.Name, m *message) {
 		c.space.Lose(chunk)
 	}
 	if !ok {
-		c.deny(from, m)
+		c.deny(from, m, false)
 		return
 	}
 	d, err := c.ring.Grant(c.self, chunk, from)
 	if err != nil { // out of versions: it stays ours
 		c.space.Gain(chunk, false)
-		c.deny(from, m)
+		c.deny(from, m, false)
 		return
 	}
 	if c.hits(bugKeepDonated) {
@@ -133,7 +141,31 @@ func (c *core) onAsk(from peer.Name, m *message) {
 	c.granted[from] = g
 	c.note(Note{Kind: NoteGiven, Peer: from, Addrs: chunk.Prefixes(), Text: "gave space to " + c.nickOf(from)})
 	c.sendGrant(from, g)
-	c.spread(&message{kind: kindState, ring: d})
+	c.spread(c.withOwners(&message{kind: kindState, ring: d}))
+}
+
+// outdated reports whether a question comes from a run of a peer that is over, or
+// from one that does not know yet what is remembered of it.
+func (c *core) outdated(from peer.Name, m *message) bool {
+	if len(m.members) != 1 || m.members[0].Name != from {
+		return true
+	}
+	now, known := m.members[0], c.members[from]
+	f, fenced := c.ring.Fence(from)
+	return fenced && f.Boot >= now.Boot || known.Boot > now.Boot || known.Boot == now.Boot && known.Run != now.Run
+}
+
+// withOwners adds to a message what is known of the owners in its ring: whoever
+// hears that a peer owns something must know which run of it does.
+func (c *core) withOwners(m *message) *message {
+	seen := map[peer.Name]bool{}
+	for _, e := range m.ring.Entries {
+		if r, ok := c.members[e.Owner]; ok && !seen[e.Owner] && len(seen) < membersPerPart/10 {
+			seen[e.Owner] = true
+			m.members = append(m.members, r)
+		}
+	}
+	return m
 }
 
 // reclaimable lets a peer have back at once an address that rests here because we
@@ -157,9 +189,14 @@ func (c *core) sendGrant(to peer.Name, g given) {
 
 // deny answers that nothing is free. It shows our ring, as the asker may have an
 // old one; hop 1 says that this may change soon.
-func (c *core) deny(to peer.Name, m *message) {
+func (c *core) deny(to peer.Name, m *message, outdated bool) {
 	n := &message{kind: kindDeny, id: m.id, rng: m.rng}
 	switch l := c.leases[m.rng.Start]; {
+	case outdated:
+		n.hop = 1
+		if r, ok := c.members[to]; ok {
+			n.members = []ring.Member{r}
+		}
 	case c.space.HeldIn(m.rng) > 0:
 		n.hop = 1
 	case m.rng.Size() == 1 && l != nil && !l.foreign:
@@ -170,11 +207,12 @@ func (c *core) deny(to peer.Name, m *message) {
 	}
 	n.ring = ring.Delta{ID: c.ring.ID()}
 	for _, e := range c.ring.Entries() {
-		if in := e.Range.Intersect(m.rng); !in.Empty() && len(n.ring.Entries) < entriesPerPart {
+		if in := e.Range.Intersect(m.rng); !in.Empty() && len(n.ring.Entries) < entriesPerPart/2 {
 			n.ring.Entries = append(n.ring.Entries, ring.Entry{Range: in, Stamp: e.Stamp})
 		}
 	}
-	c.send(to, n)
+	n.ring.Fences = c.ring.All().Fences
+	c.send(to, c.withOwners(n))
 }
 
 func (c *core) onGrant(from peer.Name, m *message) {
@@ -190,9 +228,7 @@ func (c *core) onGrant(from peer.Name, m *message) {
 }
 
 func (c *core) onDeny(from peer.Name, m *message) {
-	if m.hasRing() {
-		c.mergeState(from, &message{kind: kindState, ring: m.ring})
-	}
+	c.mergeState(from, &message{kind: kindState, ring: m.ring, members: m.members})
 	for _, a := range c.asks {
 		if a.id != m.id || a.cur != from {
 			continue

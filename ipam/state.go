@@ -146,19 +146,14 @@ func (c *core) conflict(from peer.Name, theirs ring.ID) {
 }
 
 func (c *core) mergeMembers(reports []ring.Member) []ring.Member {
-	others := make([]ring.Member, 0, len(reports))
+	before := make(map[peer.Name]ring.Member, len(reports))
 	for _, r := range reports {
 		if r.Name == c.self {
 			c.heardOfSelf(r)
-			continue
 		}
-		others = append(others, r)
-	}
-	before := make(map[peer.Name]ring.Member, len(others))
-	for _, r := range others {
 		before[r.Name] = c.members[r.Name]
 	}
-	news := c.members.Merge(others)
+	news := c.members.Merge(reports)
 	for _, r := range news {
 		c.changed()
 		old := before[r.Name]
@@ -184,13 +179,18 @@ func (c *core) report() {
 
 // announce makes a new record of ourselves and spreads it.
 func (c *core) announce() {
+	c.reported = c.now
+	c.spread(&message{kind: kindState, members: []ring.Member{c.record()}})
+}
+
+// record is a new record of ourselves, and becomes part of what we know.
+func (c *core) record() ring.Member {
 	c.seq++
 	_, free, _ := c.space.Sizes()
 	mine := ring.Member{Name: c.self, Boot: c.boot, Run: c.run, Seq: c.seq, Nick: clip(c.nick, maxNick), Free: free}
 	c.members[c.self] = mine
 	c.changed()
-	c.reported = c.now
-	c.spread(&message{kind: kindState, members: []ring.Member{mine}})
+	return mine
 }
 
 // all is everything that is replicated.

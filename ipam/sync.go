@@ -136,6 +136,8 @@ func (c *core) confirmed(others []peer.Name) bool {
 	switch {
 	case !c.reconciled && (c.stale || cf.from == ringStored && age < reconcileMax):
 		return false
+	case len(others) == 0 && cf.from == ringStored && c.targets > 0 && !c.stale:
+		return age >= isolatedTime // somebody may have to tell us that we are a copy
 	case missing == 0:
 		return !c.stale || len(cf.sync.acked) > 0
 	case c.stale:
@@ -146,6 +148,16 @@ func (c *core) confirmed(others []peer.Name) bool {
 		return false
 	}
 	return open == 0 && age >= isolatedTime
+}
+
+// heardAll reports whether we know what others remember of us, as far as they can
+// be reached: before that we ask them for nothing, lest they forget our last run.
+func (c *core) heardAll() bool {
+	if c.confirm == nil {
+		return true
+	}
+	s := &c.confirm.sync
+	return len(s.acked) > 0 && len(c.unanswered(s, c.others())) == 0
 }
 
 // unheard returns the owners in the ring that have not confirmed what we own.
@@ -260,7 +272,10 @@ func (c *core) lose(r addr.Range, to peer.Name) {
 	c.space.Lose(r)
 	var gone []*lease
 	for _, l := range c.leasesIn(r) {
-		if !l.foreign {
+		switch {
+		case l.dying: // nobody uses it; an old store may have brought it back
+			c.dropLease(l)
+		case !l.foreign:
 			l.foreign, l.asked = true, c.now-foreignAgain
 			c.foreign++
 			gone = append(gone, l)

@@ -49,28 +49,24 @@ func (r *Ring) GiveAll(giver peer.Name, ranges []addr.Range, to peer.Name) Delta
 // addresses that are, and the delta that says so to others.
 func (r *Ring) TakeOver(victim, by peer.Name, boot uint64) (uint64, Delta) {
 	n, d := r.seize(victim, by)
-	f := Fence{Victim: victim, Boot: boot, By: by}
-	if old, ok := r.fences[victim]; (!ok || old.less(f)) && (ok || len(r.fences) < MaxFences) {
-		r.fences[victim] = f
-		r.summed = false
-		d.Fences = []Fence{f}
-	}
+	d.Fences = r.fence(Fence{Victim: victim, Boot: boot, By: by})
 	return n, d
 }
 
-// TakeLate takes over for by what a peer that by has fenced off was given without
-// by knowing it then. returned says whether a later run of the peer is known, which
-// ends the fence.
-func (r *Ring) TakeLate(by peer.Name, returned func(Fence) bool) (uint64, Delta) {
-	total, all := uint64(0), Delta{ID: r.id}
-	for _, f := range r.All().Fences {
-		if f.By != by || returned(f) {
-			continue
-		}
-		n, d := r.seize(f.Victim, by)
-		total, all = total+n, all.Join(d)
+// Retire sets a fence around a peer that leaves: its heir may take late what the
+// peer is given by others who do not know yet.
+func (r *Ring) Retire(leaver, heir peer.Name, boot uint64) Delta {
+	return Delta{ID: r.id, Fences: r.fence(Fence{Victim: leaver, Boot: boot, By: heir})}
+}
+
+func (r *Ring) fence(f Fence) []Fence {
+	old, ok := r.fences[f.Victim]
+	if ok && !old.less(f) || !ok && len(r.fences) >= MaxFences {
+		return nil
 	}
-	return total, all
+	r.fences[f.Victim] = f
+	r.summed = false
+	return []Fence{f}
 }
 
 func (r *Ring) seize(victim, by peer.Name) (n uint64, d Delta) {

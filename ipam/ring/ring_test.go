@@ -158,21 +158,19 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
-// What a lost peer was given unknown to who took over is taken over when it turns up.
-func TestTakeLate(t *testing.T) {
+// What a lost peer was given unknown to who took over can be taken over when it
+// turns up: the fence says by whom.
+func TestTakeOverLate(t *testing.T) {
 	giver, taker := newRing(t, slash24, a), newRing(t, slash24, a)
 	giver.Grant(a, rng(0, 16), b)
 	if n, _ := taker.TakeOver(b, c, 3); n != 0 {
 		t.Fatalf("took %d", n)
 	}
 	taker.Merge(giver.All())
-	if n, _ := taker.TakeLate(c, func(f ring.Fence) bool { return f.Boot == 3 }); n != 0 {
-		t.Errorf("took %d from a peer that returned", n)
+	if f, ok := taker.Fence(b); !ok || f.By != c || f.Boot != 3 {
+		t.Fatalf("fence %v, %v", f, ok)
 	}
-	if n, _ := taker.TakeLate(a, func(ring.Fence) bool { return false }); n != 0 {
-		t.Errorf("a took %d behind c's fence", n)
-	}
-	n, d := taker.TakeLate(c, func(ring.Fence) bool { return false })
+	n, d := taker.TakeOver(b, c, 3)
 	if n != 16 || text(taker) != "3e1v1[0,16) 1v0[16,256)" {
 		t.Errorf("took %d: %s", n, text(taker))
 	}
