@@ -32,10 +32,9 @@ const (
 type verdict uint8
 
 const (
-	take    verdict = iota // a proper question
-	ignore                 // do not reply at all
-	refuse                 // reply with a code and nothing more
-	strange                // may be proper: let the full parser decide
+	take   verdict = iota // a proper question
+	ignore                // do not reply at all
+	refuse                // reply with a code and nothing more
 )
 
 // question is a view of a request with one question. It holds no pointers into it.
@@ -50,9 +49,10 @@ type question struct {
 	labels int
 	escape bool // name has bytes that text would have to escape: nothing is called so here
 
-	edns bool
-	do   bool
-	size int // the largest reply over UDP
+	edns       bool
+	do         bool
+	badVersion bool // of EDNS
+	size       int  // the largest reply over UDP
 
 	rcode  int  // if refused
 	reason Drop // if ignored
@@ -75,7 +75,8 @@ func (q *question) judge(b []byte) verdict {
 	}
 	q.id = binary.BigEndian.Uint16(b)
 	q.bits = binary.BigEndian.Uint16(b[2:])
-	q.end, q.edns, q.do, q.size, q.rcode = 0, false, false, plainSize, dns.RcodeFormatError
+	q.end, q.edns, q.do, q.badVersion, q.size = 0, false, false, false, plainSize
+	q.rcode = dns.RcodeFormatError
 	if q.bits&bitQR != 0 {
 		q.reason = DropResponse // answering would make two servers talk for ever
 		return ignore
@@ -85,7 +86,7 @@ func (q *question) judge(b []byte) verdict {
 		return refuse
 	}
 	counts := binary.BigEndian.Uint64(b[4:])
-	if counts>>48 != 1 || counts>>16&0xffffffff != 0 || counts&0xffff > 2 {
+	if counts>>48 != 1 || counts>>16&0xffffffff != 0 || counts&0xffff > 1 {
 		return refuse
 	}
 	off, ok := q.readName(b)
@@ -95,10 +96,13 @@ func (q *question) judge(b []byte) verdict {
 	q.qtype = binary.BigEndian.Uint16(b[off:])
 	class := binary.BigEndian.Uint16(b[off+2:])
 	q.end = off + 4
-	if v := q.readExtra(b, int(counts&0xffff)); v != take {
-		return v
+	if counts&0xffff == 1 && !q.readOPT(b[q.end:]) {
+		return refuse
 	}
 	switch {
+	case q.badVersion:
+		q.rcode = dns.RcodeBadVers
+		return refuse
 	case class != dns.ClassINET:
 		q.rcode = dns.RcodeRefused
 		return refuse
@@ -149,33 +153,27 @@ func (q *question) readName(b []byte) (off int, ok bool) {
 	return off, true
 }
 
-// readExtra reads the additional section: an OPT record, or something strange.
-func (q *question) readExtra(b []byte, n int) verdict {
-	if n == 0 {
-		return take
+// readOPT reads the additional section, in which a question may have an OPT record and
+// nothing else: we share no keys with anybody, so a signature cannot be judged.
+func (q *question) readOPT(o []byte) bool {
+	if len(o) < optLen || o[0] != 0 || binary.BigEndian.Uint16(o[1:]) != dns.TypeOPT {
+		return false
 	}
-	o := b[q.end:]
-	if n > 1 || len(o) < optLen || o[0] != 0 || binary.BigEndian.Uint16(o[1:]) != dns.TypeOPT {
-		return strange
+	end := optLen + int(binary.BigEndian.Uint16(o[9:]))
+	if end > len(o) {
+		return false
 	}
-	options := int(binary.BigEndian.Uint16(o[9:]))
-	if optLen+options > len(o) {
-		return refuse
-	}
-	for o := o[optLen : optLen+options]; len(o) > 0; {
-		if len(o) < 4 || 4+int(binary.BigEndian.Uint16(o[2:])) > len(o) {
-			return refuse
+	for options := o[optLen:end]; len(options) > 0; {
+		if len(options) < 4 || 4+int(binary.BigEndian.Uint16(options[2:])) > len(options) {
+			return false
 		}
-		o = o[4+int(binary.BigEndian.Uint16(o[2:])):]
+		options = options[4+int(binary.BigEndian.Uint16(options[2:])):]
 	}
 	q.edns = true
 	q.size = min(max(int(binary.BigEndian.Uint16(o[3:])), plainSize), maxUDP)
 	q.do = o[7]&0x80 != 0
-	if o[6] != 0 {
-		q.rcode = dns.RcodeBadVers
-		return refuse
-	}
-	return take
+	q.badVersion = o[6] != 0
+	return true
 }
 
 // folded maps a byte of a label to lower case, and to 0 if text would need an escape.

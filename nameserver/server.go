@@ -66,7 +66,7 @@ type Server struct {
 
 	shared counters
 
-	mu       sync.Mutex // never held while calling others
+	mu       sync.Mutex // guards rand too; never held while calling others
 	counters []*counters
 	bound    map[netip.AddrPort]int // addresses being served
 
@@ -145,6 +145,8 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) newScratch() *scratch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return &scratch{rng: rand.New(rand.NewPCG(s.rand(), s.rand()))}
 }
 
@@ -158,8 +160,6 @@ func (s *Server) quick(b, request []byte, sc *scratch, c *counters, udp bool) (r
 	case refuse:
 		c.results[Refused].Add(1)
 		return sc.q.appendRefusal(b, request), true
-	case strange:
-		return b, false
 	}
 	holds, apex := s.zone.holds(&sc.q)
 	if !holds {
@@ -178,17 +178,14 @@ type query struct {
 	size    int // the largest reply in bytes
 }
 
-// respond is the one place that turns what handlers return into a reply, a counter and
-// a line in the log. It returns nil if there is nothing to send.
+// respond answers what judge took and the zone does not hold. It is the one place that
+// turns what handlers return into a reply, a counter and a line in the log.
 func (s *Server) respond(ctx context.Context, request []byte, sc *scratch, udp bool) []byte {
 	q := &query{request: new(dns.Msg), result: Refused, size: sc.q.limit(udp)}
 	if err := q.request.Unpack(request); err != nil || len(q.request.Question) != 1 {
 		s.shared.results[Refused].Add(1)
 		sc.q.rcode, sc.q.end = dns.RcodeFormatError, 0
 		return sc.q.appendRefusal(nil, request)
-	}
-	if opt := q.request.IsEdns0(); opt != nil && udp {
-		q.size = min(max(int(opt.UDPSize()), plainSize), maxUDP)
 	}
 	rcode, err := s.handle(ctx, q)
 	if err != nil && s.log.Enabled(ctx, slog.LevelDebug) {
@@ -227,16 +224,10 @@ func (q *query) pack(rcode int) ([]byte, error) {
 	return m.Pack()
 }
 
-// handle answers q or says with which code not. An error is for the log.
+// handle answers q, which judge took, or says with which code not. An error is for the
+// log.
 func (s *Server) handle(ctx context.Context, q *query) (rcode int, err error) {
-	question := q.request.Question[0]
-	switch {
-	case question.Qclass != dns.ClassINET || question.Qtype != dns.TypeANY && question.Qtype >= 128 && question.Qtype < 256:
-		return dns.RcodeRefused, nil
-	case q.request.IsEdns0() != nil && q.request.IsEdns0().Version() != 0:
-		return dns.RcodeBadVers, nil
-	}
-	if a, is, whole := reverseAddr(question.Name); is {
+	if a, is, whole := reverseAddr(q.request.Question[0].Name); is {
 		if rcode, done := s.reverse(q, a, whole); done {
 			return rcode, nil
 		}
