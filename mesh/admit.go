@@ -231,11 +231,8 @@ func (l *loop) turnedAway(s *socket, err *Error) {
 	level := l.newsLevel(s.attempt, err, slog.LevelWarn)
 	if s.outbound {
 		l.counters.DialFailed++
-		found := l.maker.IsFound(s.attempt)
 		l.maker.Ended(time.Now(), s.attempt, err.outcome(), s.hello.Name, err)
-		if !found && l.r.cfg.Discovery && l.topo.Record(s.hello.Name) == nil {
-			l.maker.Hint(time.Now(), err.instead) // it may be the only way into its network
-		}
+		l.hint(s, err)
 	}
 	switch {
 	case l.ctx.Err() != nil:
@@ -249,6 +246,14 @@ func (l *loop) turnedAway(s *socket, err *Error) {
 	case err.Reason == ReasonSelf: // told by the other end of the same connection
 	default:
 		l.refusedInbound(s.remote.Addr(), err)
+	}
+}
+
+// hint tries elsewhere when a target has no room: it may have been the only way into
+// its network.
+func (l *loop) hint(s *socket, err *Error) {
+	if l.r.cfg.Discovery && !s.found && l.topo.Record(s.hello.Name) == nil {
+		l.maker.Hint(time.Now(), err.instead)
 	}
 }
 
@@ -278,6 +283,9 @@ func (l *loop) drop(c *conn, err *Error, tell bool) {
 		c.q.end(nil)
 	}
 	l.maker.Down(time.Now(), c.key, downOutcome(err), err)
+	if c.outbound {
+		l.hint(c.socket, err)
+	}
 	l.readmit = append(l.readmit, c.challengers...)
 	c.challengers = nil
 	l.logEnd(c, err)

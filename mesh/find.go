@@ -28,8 +28,14 @@ type lostPeer struct {
 }
 
 // findLimit is the number of connections from which on none is made or taken just
-// because peers know of one another: the rest is for those that must have one.
-func findLimit(limit int) int { return limit - limit/8 }
+// because peers know of one another: the rest is for those that must have one, so
+// that no part of the network is ever closed to others.
+func findLimit(limit int) int {
+	if limit < 4 {
+		return limit
+	}
+	return limit - max(1, limit/8)
+}
 
 // isFull says whether we take no more such connections; a little room must come up
 // before we say that there is some again.

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/sha256"
@@ -284,8 +285,9 @@ func printable(text string) string {
 // routesNow returns routes for frames, whose next hops are all among links: what the
 // others know may be behind.
 func (s *shape) routesNow(links map[peer.Name][]overlay.Link) Routes {
-	out := Routes{Unicast: map[peer.Name]peer.Name{}, Broadcast: map[peer.Name][]peer.Name{}}
+	out := Routes{Unicast: map[peer.Name]peer.Name{}, Broadcast: map[peer.Name][]peer.Name{}, Parent: map[peer.Name]peer.Name{}}
 	if s.now != nil {
+		out.Parent = s.now.Parent
 		for to, via := range s.now.Unicast {
 			if links[via] != nil {
 				out.Unicast[to] = via
@@ -308,23 +310,23 @@ func (s *shape) routesNow(links map[peer.Name][]overlay.Link) Routes {
 	return out
 }
 
-// somePeers returns addresses of up to n peers that may have room, for one that is
-// turned away here.
+// somePeers returns addresses of up to n peers, for one that is turned away here:
+// of some drawn at random those with the fewest connections.
 func (s *shape) somePeers(n int, not peer.Name) (out []netip.AddrPort) {
-	names := s.topo.Names()
+	names := slices.DeleteFunc(s.topo.Names(), func(p peer.Name) bool { return p == not || p == s.l.r.cfg.Name })
 	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	names = names[:min(len(names), 4*n)]
+	slices.SortStableFunc(names, func(a, b peer.Name) int {
+		return cmp.Compare(s.topo.Record(a).Len(), s.topo.Record(b).Len())
+	})
 	for _, name := range names {
-		r := s.topo.Record(name)
-		if len(out) == n {
-			break
-		}
-		if r.Full || name == not || name == s.l.r.cfg.Name {
-			continue
-		}
 		if c := s.l.peers[name]; c != nil && c.listen().IsValid() {
 			out = append(out, c.listen())
 		} else if a := s.topo.Addrs(name); len(a) > 0 {
 			out = append(out, a[0])
+		}
+		if len(out) == n {
+			break
 		}
 	}
 	return out

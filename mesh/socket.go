@@ -306,13 +306,13 @@ func (w *writer) send(msgs []wire.Msg) bool {
 // sendParcel lets heartbeats and the like overtake the rest of a large parcel.
 func (w *writer) sendParcel(p *parcel) bool {
 	for i, m := range p.encode() {
+		w.msgs = w.msgs[:0]
 		if i > 0 {
-			w.msgs = w.s.q.urgent(w.msgs[:0])
+			w.msgs = w.s.q.urgent(w.msgs)
 		}
 		if !w.send(append(w.msgs, m)) {
 			return false
 		}
-		w.msgs = w.msgs[:0]
 	}
 	return true
 }

@@ -33,4 +33,8 @@ type Routes struct {
 	// Broadcast maps the peer a frame came from at first to the neighbours that it
 	// goes on to; an origin that is missing goes nowhere.
 	Broadcast map[peer.Name][]peer.Name
+	// Parent maps another peer to the neighbour that its broadcasts come from. The
+	// receiver should drop those that come from elsewhere: while the peers learn of a
+	// change a broadcast is then rather lost than doubled.
+	Parent map[peer.Name]peer.Name
 }

@@ -33,8 +33,8 @@ var (
 
 var ciphers = []session.Cipher{session.CipherAES, session.CipherChaCha}
 
-func nameOf(i int) peer.Name { return peer.NameFromBytes([6]byte{2, 0, 0, 0, 0, byte(i)}) }
-func addrOf(i int) string    { return fmt.Sprintf("10.0.0.%d", i) }
+func nameOf(i int) peer.Name { return peer.NameFromBytes([6]byte{2, 0, 0, 0, byte(i >> 8), byte(i)}) }
+func addrOf(i int) string    { return fmt.Sprintf("10.0.%d.%d", i>>8, i&255) }
 
 // world is a network with routers in one synctest bubble.
 type world struct {
@@ -95,6 +95,7 @@ func (l *logBuffer) String() string {
 
 type option = func(*mesh.Config)
 
+func discovery(c *mesh.Config)          { c.Discovery = true }
 func targets(ts ...string) option       { return func(c *mesh.Config) { c.Targets = ts } }
 func psk(p *handshake.PSK) option       { return func(c *mesh.Config) { c.PSK = p } }
 func named(n peer.Name) option          { return func(c *mesh.Config) { c.Name = n } }

@@ -63,7 +63,8 @@
 // so that many peers that start at once don't storm one another.
 //
 // Hints ([Maker.Hint]) are addresses that a peer gave which had no room for us. They
-// are dialed like targets of users, and forgotten after a minute or when served.
+// are dialed one after the other until one leads to a connection, and forgotten
+// then, or after a minute.
 package dial
 
 import (

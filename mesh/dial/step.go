@@ -30,7 +30,8 @@ func (m *Maker) Step(now time.Time) (out []Effect, next time.Time) {
 
 func (m *Maker) step(now time.Time) (out []Effect, next time.Time) {
 	room := m.room(m.cfg.Limit)
-	findRoom := min(m.room(m.cfg.FindLimit), maxFinding-m.finding())
+	findRoom := min(m.room(m.cfg.FindLimit), maxFinding-m.trying(2))
+	hinted := m.trying(1) > 0
 	later := func(at time.Time) {
 		if next.IsZero() || at.Before(next) {
 			next = at
@@ -52,10 +53,13 @@ func (m *Maker) step(now time.Time) (out []Effect, next time.Time) {
 			}
 			m.nextFind = now.Add(findGap)
 			findRoom--
+		case t.class() == 1 && hinted:
+			continue // one after the other, since one will do
 		case room <= 0:
 			t.err = ErrLimit
 			continue
 		}
+		hinted = hinted || t.class() == 1
 		e, ok := m.start(now, t)
 		if ok {
 			room--
@@ -101,10 +105,10 @@ func (t *target) class() int {
 	return 2
 }
 
-// finding is the number of attempts to found peers under way.
-func (m *Maker) finding() (n int) {
+// trying is the number of attempts under way of targets of that class.
+func (m *Maker) trying(class int) (n int) {
 	for _, t := range m.targets {
-		if t.state != waiting && !t.found.IsZero() {
+		if t.state != waiting && t.class() == class {
 			n++
 		}
 	}
@@ -281,6 +285,9 @@ func (m *Maker) Up(now time.Time, key uint64, c Conn) {
 			return
 		}
 		t.peer, t.addr, t.err = c.Peer, c.Addr, nil
+		if !t.until.IsZero() {
+			m.dropHints()
+		}
 		if !slices.Contains(t.known, c.Addr) {
 			t.known = append(t.known, c.Addr)
 		}
@@ -288,6 +295,15 @@ func (m *Maker) Up(now time.Time, key uint64, c Conn) {
 			t.seen = netip.AddrPort{}
 		}
 		t.due = now
+	}
+}
+
+// dropHints forgets the hints that no attempt is made to.
+func (m *Maker) dropHints() {
+	for s, t := range m.targets {
+		if !t.until.IsZero() && t.state == waiting {
+			delete(m.targets, s)
+		}
 	}
 }
 

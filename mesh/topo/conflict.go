@@ -30,11 +30,6 @@ type Conflict struct {
 	passed time.Time
 }
 
-type rival struct {
-	name peer.Name
-	uid  peer.UID
-}
-
 // Conflicts returns those seen in the last minutes, sorted by name.
 func (t *Topology) Conflicts(now time.Time) (out []Conflict) {
 	for k, c := range t.rivals {
@@ -52,11 +47,11 @@ func (t *Topology) Conflicts(now time.Time) (out []Conflict) {
 
 // seen notes a rival, and returns nil if there is no room.
 func (t *Topology) seen(r *Record, clone bool, now time.Time) *Conflict {
-	k := rival{r.Name, r.UID}
+	k := life{r.Name, r.UID}
 	c := t.rivals[k]
 	if c == nil {
 		if len(t.rivals) >= maxRivals {
-			maps.DeleteFunc(t.rivals, func(_ rival, c *Conflict) bool { return now.Sub(c.Last) >= rivalMemory })
+			maps.DeleteFunc(t.rivals, func(_ life, c *Conflict) bool { return now.Sub(c.Last) >= rivalMemory })
 		}
 		if len(t.rivals) >= maxRivals {
 			return nil
@@ -72,7 +67,7 @@ func (t *Topology) seen(r *Record, clone bool, now time.Time) *Conflict {
 // is not stored; the holders are told of one another.
 func (t *Topology) takeRival(u *incoming, e *entry, direct bool, now time.Time, res *Result) error {
 	t.counters.Rivals++
-	if c := t.rivals[rival{u.rec.Name, u.rec.UID}]; c != nil && now.Sub(c.passed) < rivalAgain {
+	if c := t.rivals[life{u.rec.Name, u.rec.UID}]; c != nil && now.Sub(c.passed) < rivalAgain {
 		c.Last = now
 		return nil
 	}
@@ -99,13 +94,13 @@ type lives struct {
 	jumps []time.Time // the latest, at most maxJumps
 	above uint64      // the version to go above when it is time
 	waits bool
-	other map[peer.UID]life // at most maxRivals
+	other map[peer.UID]rise // at most maxRivals
 }
 
-// life is how often a life's version rose above what was known, and to what.
-type life struct {
+// rise is how often another life's version rose above what was known, and to what.
+type rise struct {
 	version uint64
-	rises   int
+	times   int
 }
 
 // takeOwn considers a record with the local name.
@@ -119,7 +114,7 @@ func (t *Topology) takeOwn(u *incoming, now time.Time, res *Result) error {
 		}
 		return nil
 	case u.rec.Key != t.local.Key:
-		if c := t.rivals[rival{u.rec.Name, u.rec.UID}]; c != nil && now.Sub(c.passed) < rivalAgain {
+		if c := t.rivals[life{u.rec.Name, u.rec.UID}]; c != nil && now.Sub(c.passed) < rivalAgain {
 			return nil
 		}
 		r, err := t.verified(u, nil)
@@ -146,15 +141,15 @@ func (t *Topology) takeOwn(u *incoming, now time.Time, res *Result) error {
 func (t *Topology) otherLife(r *Record, now time.Time, res *Result) {
 	l := &t.lives
 	if l.other == nil || len(l.other) >= maxRivals {
-		l.other = map[peer.UID]life{}
+		l.other = map[peer.UID]rise{}
 	}
 	o, known := l.other[r.UID]
 	if known && r.Version > o.version {
-		o.rises++
+		o.times++
 	}
 	o.version = max(o.version, r.Version)
 	l.other[r.UID] = o
-	if o.rises >= cloneRises {
+	if o.times >= cloneRises {
 		t.counters.Rivals++
 		t.seen(r, true, now)
 	}

@@ -1,6 +1,7 @@
 package topo
 
 import (
+	"cmp"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -26,12 +27,12 @@ type update struct {
 	touched []peer.Name // the connections that may have changed since base, sorted
 }
 
-// merge returns what tells of both; u and o are about one peer.
+// merge returns what tells of both; u and o are about one life of a peer.
 func (u update) merge(o update) update {
 	if !o.rec.newer(u.rec.UID, u.rec.Version) {
 		u, o = o, u
 	}
-	whole := u.base == 0 || o.base == 0 || u.rec.UID != o.rec.UID || o.base > u.rec.Version
+	whole := u.base == 0 || o.base == 0 || o.base > u.rec.Version
 	if whole {
 		return update{rec: o.rec}
 	}
@@ -86,9 +87,17 @@ func (u update) appendChange(b []byte) []byte {
 	return append(b, u.rec.sig[:]...)
 }
 
+// life is one run of a peer.
+type life struct {
+	name peer.Name
+	uid  peer.UID
+}
+
+func (l life) compare(o life) int { return cmp.Or(l.name.Compare(o.name), cmp.Compare(l.uid, o.uid)) }
+
 // Delta is what a neighbour is told: updates, and questions.
 type Delta struct {
-	updates map[peer.Name]update
+	updates map[life]update    // lives apart, as two hosts may have one name
 	stamps  [][]byte           // messages, of the latest answer to a digest
 	want    map[peer.Name]bool // records to ask for
 }
@@ -110,12 +119,13 @@ func (d Delta) Len() int { return len(d.updates) }
 // add is for a Delta that nobody else has seen yet.
 func (d *Delta) add(u update) {
 	if d.updates == nil {
-		d.updates = map[peer.Name]update{}
+		d.updates = map[life]update{}
 	}
-	if old, ok := d.updates[u.rec.Name]; ok {
+	k := life{u.rec.Name, u.rec.UID}
+	if old, ok := d.updates[k]; ok {
 		u = old.merge(u)
 	}
-	d.updates[u.rec.Name] = u
+	d.updates[k] = u
 }
 
 func (d *Delta) ask(n peer.Name) {
@@ -155,8 +165,8 @@ func (d Delta) Encode() (out [][]byte) {
 		out = append(out, b)
 	}
 	var batch []byte
-	for _, n := range slices.SortedFunc(maps.Keys(d.updates), peer.Name.Compare) {
-		b := d.updates[n].append(nil)
+	for _, l := range slices.SortedFunc(maps.Keys(d.updates), life.compare) {
+		b := d.updates[l].append(nil)
 		if len(batch) > 0 && len(batch)+len(b) > batchBytes {
 			out = append(out, batch)
 			batch = nil

@@ -103,11 +103,10 @@ func (g *graph) put(i int, to peer.Name, out, est bool) {
 
 func (g *graph) row(m []uint64, i int) []uint64 { return m[i*g.words : (i+1)*g.words] }
 
-// search walks matrix m from start, breadth first and in order of name, until all
-// of until are visited (nil: to the end). It calls found with each peer and the
-// peers that are reached from it; it ends early when found says so. The row is
-// valid during the call only.
-func (g *graph) search(m []uint64, start int, until []uint64, found func(from int, reached []uint64) bool) {
+// search walks matrix m from start, breadth first and in order of name. It calls
+// found with each peer and the peers that are reached from it; it ends early when
+// found says so. The row is valid during the call only.
+func (g *graph) search(m []uint64, start int, found func(from int, reached []uint64) bool) {
 	clear(g.visited)
 	clear(g.frontier)
 	set(g.visited, start, true)
@@ -124,7 +123,7 @@ func (g *graph) search(m []uint64, start int, until []uint64, found func(from in
 					g.visited[k] |= fresh
 					g.next[k] |= fresh
 				}
-				if !found(u, g.reached) || until != nil && slices.Equal(g.visited, until) {
+				if !found(u, g.reached) {
 					return
 				}
 			}
@@ -140,7 +139,7 @@ func (g *graph) firstHops(m []uint64, local int) []int32 {
 	for i := range via {
 		via[i] = -1
 	}
-	g.search(m, local, nil, func(from int, reached []uint64) bool {
+	g.search(m, local, func(from int, reached []uint64) bool {
 		each(reached, func(v int) {
 			via[v] = via[from]
 			if from == local {
@@ -152,17 +151,22 @@ func (g *graph) firstHops(m []uint64, local int) []int32 {
 	return via
 }
 
-// children returns the peers that local forwards a broadcast of origin to. All is
-// what can be reached at all.
-func (g *graph) children(origin, local int, all []uint64, out []int32) []int32 {
-	g.search(g.data, origin, all, func(from int, reached []uint64) bool {
-		if from != local {
-			return true
+// children returns the peers that local forwards a broadcast of origin to, and the
+// one that it comes from; -1 for the origin itself. All is what can be reached at
+// all, local and origin among it.
+func (g *graph) children(origin, local int, all []uint64, out []int32) (hops []int32, parent int32) {
+	parent = -1
+	g.search(g.data, origin, func(from int, reached []uint64) bool {
+		if from == local {
+			each(reached, func(v int) { out = append(out, int32(v)) })
+			return false
 		}
-		each(reached, func(v int) { out = append(out, int32(v)) })
-		return false
+		if has(reached, local) {
+			parent = int32(from)
+		}
+		return !slices.Equal(g.visited, all)
 	})
-	return out
+	return out, parent
 }
 
 func set(row []uint64, i int, on bool) {

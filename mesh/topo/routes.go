@@ -22,6 +22,9 @@ type Routes struct {
 	// broadcasts go on to, over the same connections; an origin that is missing goes
 	// nowhere.
 	Broadcast map[peer.Name][]peer.Name
+	// Parent maps another origin to the neighbour that its broadcasts come from, on the
+	// same tree. Who takes them from no other gets none twice while the topology changes.
+	Parent map[peer.Name]peer.Name
 	// Messages maps a destination to the neighbour that is next on the way, over all
 	// connections of which the nearer end says that it has it.
 	Messages map[peer.Name]peer.Name
@@ -29,6 +32,7 @@ type Routes struct {
 	// The same as indices into names, to compare with.
 	names         []peer.Name
 	data, control []int32
+	parents       []int32
 	ends, hops    []int32 // origin i's broadcasts go to hops[ends[i-1]:ends[i]]
 }
 
@@ -41,15 +45,16 @@ func (t *Topology) Routes() *Routes {
 	rt.control = g.firstHops(g.out, local)
 	rt.data = g.firstHops(g.data, local)
 	all := slices.Clone(g.visited) // of the search for rt.data
-	rt.ends = make([]int32, len(g.names))
+	rt.ends, rt.parents = make([]int32, len(g.names)), make([]int32, len(g.names))
 	for origin := range g.names {
+		rt.parents[origin] = -1
 		if has(all, origin) {
-			rt.hops = g.children(origin, local, all, rt.hops)
+			rt.hops, rt.parents[origin] = g.children(origin, local, all, rt.hops)
 		}
 		rt.ends[origin] = int32(len(rt.hops))
 	}
 	if old := t.routes; old != nil && slices.Equal(old.names, rt.names) && slices.Equal(old.data, rt.data) &&
-		slices.Equal(old.control, rt.control) && slices.Equal(old.ends, rt.ends) && slices.Equal(old.hops, rt.hops) {
+		slices.Equal(old.control, rt.control) && slices.Equal(old.parents, rt.parents) && slices.Equal(old.ends, rt.ends) && slices.Equal(old.hops, rt.hops) {
 		return old
 	}
 	rt.fill()
@@ -63,7 +68,7 @@ func (rt *Routes) fill() {
 	for i, v := range rt.hops {
 		hops[i] = rt.names[v]
 	}
-	rt.Unicast, rt.Messages = rt.byName(rt.data), rt.byName(rt.control)
+	rt.Unicast, rt.Messages, rt.Parent = rt.byName(rt.data), rt.byName(rt.control), rt.byName(rt.parents)
 	rt.Broadcast = map[peer.Name][]peer.Name{}
 	start := int32(0)
 	for i, end := range rt.ends {

@@ -136,6 +136,9 @@ func checkRoutes(t *testing.T, tops []*Topology, what string) {
 			}
 			for _, h := range routes[p].Broadcast[name(origin+1)] {
 				queue = append(queue, index[h])
+				if from := routes[index[h]].Parent[name(origin+1)]; from != name(p+1) {
+					t.Fatalf("%s: peer %v expects %d's broadcast from %v, not %d", what, h, origin, from, p)
+				}
 			}
 		}
 		for p, times := range got {

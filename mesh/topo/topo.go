@@ -36,7 +36,7 @@ type Topology struct {
 
 	steps    []step // the latest changes of the local record, oldest first
 	lives    lives
-	rivals   map[rival]*Conflict // at most maxRivals
+	rivals   map[life]*Conflict // at most maxRivals
 	wanted   map[peer.Name]time.Time
 	newNames bucket
 	sum      []byte // digest of the records; nil: unknown
@@ -88,7 +88,7 @@ func New(cfg Config) *Topology {
 	}
 	t := &Topology{
 		cfg: cfg, records: map[peer.Name]*entry{}, neighbours: map[peer.Name]Neighbour{},
-		rivals: map[rival]*Conflict{}, wanted: map[peer.Name]time.Time{},
+		rivals: map[life]*Conflict{}, wanted: map[peer.Name]time.Time{},
 		newNames: bucket{rate: newNamesRate, burst: MaxPeers},
 	}
 	t.setLocal(r)
@@ -239,7 +239,7 @@ func (t *Topology) Unreachable() (out []peer.Name) {
 	reached := make([]uint64, g.words)
 	search := func(start peer.Name) {
 		if i, ok := g.index[start]; ok && !has(reached, i) {
-			g.search(g.out, i, nil, func(int, []uint64) bool { return true })
+			g.search(g.out, i, func(int, []uint64) bool { return true })
 			for k, w := range g.visited {
 				reached[k] |= w
 			}

@@ -253,7 +253,7 @@ func TestDeltaMerge(t *testing.T) {
 		if wait == nil {
 			continue
 		}
-		latest := wait.(Delta).updates[name(1)].rec
+		latest := wait.(Delta).updates[life{name(1), 1}].rec
 		for _, m := range wait.Encode() {
 			res := mustStep(t, b, 1, m)
 			if res.Reply != nil {
