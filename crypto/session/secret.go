@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/hkdf"
 	"crypto/subtle"
 	"fmt"
 	"io"
@@ -62,3 +63,18 @@ func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 
 // LogValue never shows the secret.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// Derive returns a key for another use of the shared secret, named by label: both
+// ends get the same key for the same label, and keys of different labels, or the
+// data keys, tell nothing of one another. It is HKDF-BLAKE2s-256 with no salt and
+// the info "weave secret v1 " and label. Labels are protocol.
+func (s Secret) Derive(label string) (key [SecretLen]byte) {
+	ikm := s.bytes()
+	defer clear(ikm[:])
+	out, err := hkdf.Key(newBlake2s, ikm[:], nil, "weave secret v1 "+label, SecretLen)
+	if err != nil {
+		panic(err) // lengths are constant
+	}
+	defer clear(out)
+	return [SecretLen]byte(out)
+}
