@@ -24,7 +24,9 @@ type machine struct {
 	Date    string `json:"date"`  // of the start, RFC 3339, UTC
 }
 
-func describeMachine(ctx context.Context) machine {
+// describeMachine asks git for the version that is measured, and where there is no
+// repository the program itself, if there is one.
+func describeMachine(ctx context.Context, weave string) machine {
 	m := machine{
 		CPU: "unknown", Cores: runtime.NumCPU(), OS: "Linux", Go: runtime.Version(), Version: "unknown",
 		Date: time.Now().UTC().Format(time.RFC3339),
@@ -49,6 +51,8 @@ func describeMachine(ctx context.Context) machine {
 	}
 	if b, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
 		m.Version = strings.TrimSpace(string(b))
+	} else if b, err := exec.CommandContext(ctx, weave, "version").Output(); err == nil {
+		m.Version = strings.TrimPrefix(strings.TrimSpace(string(b)), "weave ")
 	}
 	return m
 }

@@ -91,25 +91,29 @@ func parseFlags(args []string) (options, error) {
 		shorten(&opt, fs)
 		mtus = strings.SplitN(mtus, ",", 2)[0]
 	}
+	if opt.reps < 1 || opt.time < 500*time.Millisecond {
+		return opt, errors.New("want -reps of at least 1 and -time of at least 500ms")
+	}
+	return opt, opt.parseLists(mtus, tests, only)
+}
+
+// parseLists reads the flags that are comma lists.
+func (opt *options) parseLists(mtus, tests, only string) (err error) {
 	for s := range strings.SplitSeq(mtus, ",") {
 		mtu, err := strconv.Atoi(s)
 		if err != nil || mtu < 1400 || mtu > 65535 {
-			return opt, fmt.Errorf("-mtu %q: want numbers from 1400 to 65535", s)
+			return fmt.Errorf("-mtu %q: want numbers from 1400 to 65535", s)
 		}
 		opt.mtus = append(opt.mtus, mtu)
 	}
 	for s := range strings.SplitSeq(tests, ",") {
 		if !slices.Contains([]string{"tcp", "udp", "ping"}, s) {
-			return opt, fmt.Errorf("-tests %q: want tcp, udp, ping", s)
+			return fmt.Errorf("-tests %q: want tcp, udp, ping", s)
 		}
 		opt.tests = append(opt.tests, s)
 	}
-	if opt.reps < 1 || opt.time < 500*time.Millisecond {
-		return opt, errors.New("want -reps of at least 1 and -time of at least 500ms")
-	}
-	var err error
 	opt.paths, err = selectPaths(only)
-	return opt, err
+	return err
 }
 
 // shorten turns opt into the smoke test, except where a flag was given.
@@ -151,7 +155,7 @@ func run(ctx context.Context, opt options) (err error) {
 		return err
 	}
 
-	res := &result{Schema: schemaVersion, Machine: describeMachine(ctx), Options: describeOptions(opt)}
+	res := &result{Schema: schemaVersion, Machine: describeMachine(ctx, opt.tools.weave), Options: describeOptions(opt)}
 	for rep := 1; rep <= opt.reps; rep++ {
 		for _, mtu := range opt.mtus {
 			for _, p := range opt.paths {

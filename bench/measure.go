@@ -218,10 +218,30 @@ func (f flooded) loss() float64 {
 }
 
 // flood runs a sender and a receiver, rate 0 is without limit.
-func flood(ctx context.Context, b *bed, e *endpoints, payload, rate int, d time.Duration) (flooded, error) {
+func flood(ctx context.Context, b *bed, e *endpoints, payload, rate int, d time.Duration) (f flooded, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d+10*time.Second)
-	defer cancel()
-	var f flooded
+	defer cancel() // the end of the sink, if it has not ended
+	finish, err := startSink(ctx, b, e)
+	if err != nil {
+		return f, fmt.Errorf("receiving packets: %w", err)
+	}
+	out, err := output(ctx, "", inNS(e.client, b.tools.self, helperFlood,
+		e.addr.String(), strconv.Itoa(payload), strconv.Itoa(rate), d.String())...)
+	if err == nil {
+		err = json.Unmarshal(out, &f.sent)
+	}
+	if err != nil {
+		cancel()
+		finish()
+		return f, fmt.Errorf("sending packets: %w", err)
+	}
+	f.got, err = finish()
+	return f, err
+}
+
+// startSink starts the receiver of a flood and returns when it receives. finish
+// lets it drain its queue and returns what it counted.
+func startSink(ctx context.Context, b *bed, e *endpoints) (finish func() (sinkReport, error), err error) {
 	args := inNS(e.server, b.tools.self, helperSink)
 	sink := exec.CommandContext(ctx, args[0], args[1:]...)
 	sink.SysProcAttr = procAttr()
@@ -229,38 +249,32 @@ func flood(ctx context.Context, b *bed, e *endpoints, payload, rate int, d time.
 	sink.Stderr = &errs
 	stdin, err := sink.StdinPipe()
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	stdout, err := sink.StdoutPipe()
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	if err := sink.Start(); err != nil {
-		return f, err
+		return nil, err
 	}
 	ready := make([]byte, len(sinkReady))
-	if _, err := io.ReadFull(stdout, ready); err == nil {
-		var out []byte
-		out, err = output(ctx, "", inNS(e.client, b.tools.self, helperFlood,
-			e.addr.String(), strconv.Itoa(payload), strconv.Itoa(rate), d.String())...)
-		if err == nil {
-			err = json.Unmarshal(out, &f.sent)
+	if _, err := io.ReadFull(stdout, ready); err != nil {
+		sink.Process.Kill()
+		sink.Wait()
+		return nil, fmt.Errorf("%w: %s", err, &errs)
+	}
+	return func() (r sinkReport, err error) {
+		stdin.Close() // tells it to come to an end
+		out, readErr := io.ReadAll(stdout)
+		if err := sink.Wait(); err != nil {
+			return r, fmt.Errorf("receiving packets: %w: %s", err, &errs)
 		}
-		if err != nil {
-			sink.Process.Kill()
-			sink.Wait()
-			return f, fmt.Errorf("sending packets: %w", err)
+		if readErr != nil {
+			return r, readErr
 		}
-	}
-	stdin.Close() // the end of the sink
-	out, readErr := io.ReadAll(stdout)
-	if err := sink.Wait(); err != nil {
-		return f, fmt.Errorf("receiving packets: %w: %s", err, &errs)
-	}
-	if readErr != nil {
-		return f, readErr
-	}
-	return f, json.Unmarshal(out, &f.got)
+		return r, json.Unmarshal(out, &r)
+	}, nil
 }
 
 // measurePing takes the round trip times of an idle path, then beside one TCP
