@@ -200,6 +200,7 @@ func (l *loop) welcome(x *candidate) {
 	l.r.ways.setDirect(l.peers)
 	l.connChanged(now, false)
 	l.counters.Admitted++
+	l.refused.forget(c.remote.Addr())
 	l.maker.Up(now, c.key, dial.Conn{Attempt: c.attempt, Addr: c.remote, Listen: c.listen(), Peer: c.hello.Name})
 	c.log.Info("connection pending")
 	l.beat(c, now)

@@ -75,8 +75,8 @@ func TestRefusedList(t *testing.T) {
 	for range 100 {
 		add(1, ReasonPassword)
 	}
-	if lines != 1 || r.snapshot()[0].Count != 100 {
-		t.Errorf("%d lines, %+v", lines, r.snapshot())
+	if lines != 1 || r.snapshot(now)[0].Count != 100 {
+		t.Errorf("%d lines, %+v", lines, r.snapshot(now))
 	}
 	for i := range 1000 {
 		add(i, ReasonNotWeave)
@@ -84,7 +84,7 @@ func TestRefusedList(t *testing.T) {
 	if lines != 1+refusedLogs || len(r.entries) != maxRefused {
 		t.Errorf("%d lines, %d entries", lines, len(r.entries))
 	}
-	if got := r.snapshot()[0].Addr.String(); got != "10.0.3.231" {
+	if got := r.snapshot(now)[0].Addr.String(); got != "10.0.3.231" {
 		t.Errorf("newest is %s", got)
 	}
 	add(2000, ReasonPassword) // has a budget of its own
@@ -92,6 +92,15 @@ func TestRefusedList(t *testing.T) {
 	add(2000, ReasonPassword)
 	if lines != 3+refusedLogs {
 		t.Errorf("%d lines", lines)
+	}
+	// Old ones are not shown, nor those of an address where a peer was admitted.
+	now = now.Add(refusedKeep - 1)
+	if got := r.snapshot(now); len(got) != 1 || got[0].Reason != ReasonPassword {
+		t.Errorf("after a while: %+v", got)
+	}
+	r.forget(netip.AddrFrom4([4]byte{10, 0, 2000 >> 8, 2000 & 0xff}))
+	if got := r.snapshot(now); len(got) != 0 {
+		t.Errorf("after admission: %+v", got)
 	}
 }
 

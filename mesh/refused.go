@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	maxRefused     = 32 // entries kept for Status
+	maxRefused     = 32               // entries kept for Status
+	refusedKeep    = 10 * time.Minute // longer than a peer's longest wait between attempts
 	refusedLogTime = time.Minute
 	refusedLogs    = 10 // lines per reason and refusedLogTime, at most one of each address
 )
@@ -69,10 +70,18 @@ func (b *logBudget) take(now time.Time) bool {
 	return b.lines <= refusedLogs
 }
 
-func (r *refusedList) snapshot() []Refused {
+// forget drops what is known of an address, since a peer there was admitted.
+func (r *refusedList) forget(addr netip.Addr) {
+	r.entries = slices.DeleteFunc(r.entries, func(e refusedEntry) bool { return e.Addr == addr })
+}
+
+// snapshot lists the recent ones, newest first.
+func (r *refusedList) snapshot(now time.Time) []Refused {
 	out := make([]Refused, 0, len(r.entries))
 	for _, e := range slices.Backward(r.entries) {
-		out = append(out, e.Refused)
+		if now.Sub(e.Last) < refusedKeep {
+			out = append(out, e.Refused)
+		}
 	}
 	return out
 }

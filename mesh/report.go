@@ -43,7 +43,7 @@ func (l *loop) status() Status {
 		Local: l.local(), Port: uint16(l.r.port.Load()), Encryption: cfg.PSK != nil,
 		Discovery: cfg.Discovery, ConnLimit: cfg.ConnLimit, Trusted: []string{},
 		Targets: l.maker.Targets(), Conns: l.connStatuses(), Peers: l.peerStatuses(),
-		Refused: l.refused.snapshot(), Counters: l.counters, Topology: l.topo.Counters(),
+		Refused: l.refused.snapshot(time.Now()), Counters: l.counters, Topology: l.topo.Counters(),
 		Conflicts: l.conflicts(),
 	}
 	for _, ch := range l.channels {
