@@ -158,7 +158,7 @@ func sealedWord(c Connection) string {
 
 func troubleInfo(c Connection) string {
 	text := oneLine(c.Error)
-	if c.State != StateFailed {
+	if c.State != StateFailed || !c.Outbound { // of those who dial us the next attempt is theirs
 		return text
 	}
 	retry := "never"

@@ -50,6 +50,7 @@ func example(t *testing.T) Report {
 			{Outbound: true, Address: "192.0.2.9:6783", State: StateFailed, Error: "connection refused", Retry: at},
 			{Outbound: true, Address: "192.0.2.1:6783", State: StateFailed, Error: "cannot connect to itself\x1b[31m", Reason: ReasonSelf},
 			{Outbound: true, Address: "host5", State: StateConnecting},
+			{Address: "203.0.113.4", State: StateFailed, Error: "the other end is not a weave peer"},
 		},
 		Peers: []Peer{
 			{Name: h1, NickName: "h1", Self: true, UID: 1<<63 + 1, Version: 7, Connections: []PeerConnection{

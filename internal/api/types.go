@@ -239,11 +239,12 @@ type ResetRequest struct {
 
 // DegradedBy lists why cs are not all well, one line for each connection that is
 // not established. It is nil when all are; a target that is this peer itself does
-// not count.
+// not count, nor do strangers who were turned away: anybody can be one.
 func DegradedBy(cs []Connection) []string {
 	var out []string
 	for _, c := range cs {
-		if c.State == StateEstablished || c.Reason == ReasonSelf {
+		turnedAway := c.State == StateFailed && !c.Outbound
+		if c.State == StateEstablished || c.Reason == ReasonSelf || turnedAway {
 			continue
 		}
 		line := "connection to " + c.Address + " is " + string(c.State)
