@@ -209,10 +209,6 @@ func (c *core) startShutdown(o *op) {
 	mine := c.space.Unheld().Ranges()
 	owned, _, held := c.space.Sizes()
 	c.stopping = true
-	for _, w := range c.ops {
-		c.fail(w, ErrStopped)
-	}
-	c.ops = nil
 	for _, l := range slices.Collect(maps.Values(c.leases)) {
 		c.dropLease(l)
 	}

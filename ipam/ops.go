@@ -68,6 +68,10 @@ func (e evOp) apply(c *core) {
 	case opShutdown:
 		o.deadline = c.now + confirmTime
 		c.ending = o
+		for _, w := range c.ops {
+			c.fail(w, ErrStopped)
+		}
+		c.ops = nil
 	default:
 		c.ops = append(c.ops, o)
 	}
@@ -78,7 +82,7 @@ func (c *core) admit(o *op) error {
 	switch {
 	case o.kind == opStatus || o.kind == opLookup:
 		return nil
-	case c.stopping:
+	case c.stopping || c.ending != nil:
 		return ErrStopped
 	case len(c.ops) >= maxOps:
 		return refuse(ErrBusy, "%d requests for addresses wait already", len(c.ops))

@@ -90,6 +90,7 @@ type simHost struct {
 	thaw       time.Duration // of the last freeze
 	jumped     bool          // its clock is not to be measured by
 	oldDisk    bool          // it had one: addresses of other things than containers may have come back
+	leaving    bool          // it was asked to leave: no new containers there
 	removed    bool          // an rmpeer was tried
 }
 
@@ -178,6 +179,7 @@ func (s *sim) start(h *simHost) {
 		return
 	}
 	h.run++
+	h.leaving = false
 	s.runs++
 	var records []Record
 	for _, k := range slices.Sorted(maps.Keys(h.disk)) {
@@ -225,6 +227,11 @@ func (s *sim) stop(h *simHost) {
 // reboot ends the machine's containers too.
 func (s *sim) reboot(h *simHost) {
 	s.stop(h)
+	s.evict(h)
+}
+
+// evict ends all containers of a machine.
+func (s *sim) evict(h *simHost) {
 	for _, ident := range slices.Sorted(maps.Keys(h.containers)) {
 		if h.containers[ident].plain {
 			h.orphans = append(h.orphans, ident)
@@ -236,6 +243,10 @@ func (s *sim) reboot(h *simHost) {
 
 func (s *sim) step(h *simHost, ev event) {
 	if h.core == nil {
+		return
+	}
+	if h.frozen > s.now {
+		s.onHost(h, h.frozen-s.now, func() { s.step(h, ev) })
 		return
 	}
 	s.carryOut(h, h.core.step(ev, s.now+h.clock))

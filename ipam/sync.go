@@ -134,7 +134,7 @@ func (c *core) confirmed(others []peer.Name) bool {
 		}
 	}
 	switch {
-	case !c.reconciled && (c.stale || cf.from == ringStored && age < reconcileMax):
+	case !c.reconciled && (c.stale || age < reconcileMax):
 		return false
 	case len(others) == 0 && cf.from == ringStored && c.targets > 0 && !c.stale:
 		return age >= isolatedTime // somebody may have to tell us that we are a copy
