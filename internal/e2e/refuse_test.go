@@ -82,6 +82,17 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s has %d connections", s.Label, n)
 		}
 	}
+
+	// With the right password the host is in, and its failures are history. Those
+	// who still knock do not degrade the network.
+	wrong.d.MustWeave("stop")
+	wrong.start("--password-file", pw, a.IP4.String())
+	joined(t, a, wrong)
+	if a.refusal(wrong.IP4, false, refusals[0].text) {
+		t.Errorf("still shown as refused:\n%s", a.d.MustWeave("status", "connections"))
+	}
+	a.d.MustWeave("forget", open.IP4.String())
+	a.d.MustWeave("status", "--check")
 }
 
 // refusal looks for a failed connection with that error; one that was dialed has

@@ -74,10 +74,6 @@ func (l *Lab) Host(label string, opts ...HostOption) *Host {
 	return h
 }
 
-// Switch returns the namespace of the underlay's switch, for rules of one's own;
-// there must be a host.
-func (l *Lab) Switch() *Namespace { return l.middle }
-
 // Pair adds two hosts that are joined by a veth pair and nothing else, the fastest
 // underlay there is. Cut, Loss and the lab's Capture do not reach it.
 func (l *Lab) Pair(labelA, labelB string, opts ...HostOption) (a, b *Host) {
