@@ -45,7 +45,7 @@ run_tests() {
 mapfile -t all < <($go list ./...)
 # Not raced: what has no concurrency of ours to look at (the layout, the bench's
 # arithmetic) or builds the program without the detector.
-mapfile -t raced < <(printf '%s\n' "${all[@]}" | grep -vE "^$module(/bench.*|/demo|/internal/testnet|/cmd/.*)?$")
+mapfile -t raced < <(printf '%s\n' "${all[@]}" | grep -vE "^$module(/bench.*|/demo|/internal/testnet|/internal/e2e|/cmd/.*)?$")
 
 scripts/lint.sh --quick
 
