@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"crypto":           {},
 	"tun":              {},
 	"sleeve":           {"crypto/session"},
-	"odp":              {"crypto/session"},
+	"odp":              {"crypto/session", "internal/hostnet/ns"},
 	"mesh":             {"crypto/handshake", "crypto/session"},
 	"mesh/overlay":     {"crypto/session"},
 	"mesh/gossip":      {},

@@ -1,0 +1,217 @@
+// Package odptest is the conformance suite of kernel backends: what odp promises of a
+// Backend, tried on a real kernel.
+//
+// The suite does not make networks itself: its caller brings two hosts, each a network
+// namespace with a bridge and one container on it, joined by an underlay.
+package odptest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"weave/internal/ether"
+	"weave/internal/peer"
+	"weave/odp"
+)
+
+// Host is one end. Its functions run commands and return all they printed.
+type Host struct {
+	Name      peer.Name
+	Addr      netip.Addr                           // on the underlay
+	In        func(func() error) error             // runs on a thread inside the host's namespace
+	Run       func(args ...string) (string, error) // in the host's namespace
+	Container func(args ...string) (string, error) // in the container's
+	MAC       ether.MAC                            // of the container
+	IP        netip.Addr                           // of the container, IPv4
+}
+
+// Options say what hosts a test wants.
+type Options struct {
+	IPv6     bool // underlay
+	Underlay int  // its MTU; 0: 1500
+}
+
+// Config of the suite.
+type Config struct {
+	// Hosts makes two hosts whose bridge is called Bridge and has the MTU, as have
+	// the containers.
+	Hosts func(t *testing.T, o Options) (a, b *Host)
+	// Open makes a Backend; it is called inside the host's namespace.
+	Open func(h *Host, adopt bool) (odp.Backend, error)
+	// Break takes away what the backend has in the kernel to carry frames.
+	Break func(h *Host) error
+	// Occupy takes what the backend needs; it returns how to give it back.
+	Occupy func(h *Host) (free func() error, err error)
+	// Remains lists what is in the kernel of the backend's, "" if nothing is.
+	Remains func(h *Host) string
+}
+
+// What all hosts have.
+const (
+	Bridge = "weave"
+	MTU    = 1376
+	Port   = 6784
+)
+
+// end is a host with a running backend.
+type end struct {
+	*Host
+	t   *testing.T
+	cfg *Config
+	be  odp.Backend
+
+	stop   context.CancelFunc
+	done   chan struct{}
+	mu     sync.Mutex
+	probes [][]byte
+	change int
+}
+
+func (e *end) Probe(f []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.probes = append(e.probes, bytes.Clone(f))
+}
+
+func (e *end) Changed() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.change++
+}
+
+func (e *end) changes() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.change
+}
+
+func (e *end) got() [][]byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.probes
+}
+
+func (e *end) open(adopt bool) {
+	e.t.Helper()
+	err := e.In(func() (err error) {
+		e.be, err = e.cfg.Open(e.Host, adopt)
+		return err
+	})
+	if err != nil {
+		e.t.Fatalf("opening: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	e.stop, e.done = cancel, make(chan struct{})
+	go func() {
+		defer close(e.done)
+		if err := e.be.Run(ctx, e); err != nil {
+			e.t.Errorf("run: %v", err)
+		}
+	}()
+}
+
+func (e *end) close() {
+	if e.stop == nil {
+		return
+	}
+	e.stop()
+	<-e.done
+	e.stop = nil
+	if err := e.be.Close(); err != nil {
+		e.t.Errorf("close: %v", err)
+	}
+}
+
+// pair makes two ends that know nothing of each other yet.
+func (c *Config) pair(t *testing.T, o Options) (a, b *end) {
+	t.Helper()
+	ha, hb := c.Hosts(t, o)
+	a, b = &end{Host: ha, t: t, cfg: c}, &end{Host: hb, t: t, cfg: c}
+	for _, e := range []*end{a, b} {
+		e.open(false)
+		t.Cleanup(e.close)
+	}
+	neighbours(t, a, b)
+	neighbours(t, b, a)
+	return a, b
+}
+
+// neighbours tells a's container b's MAC: kernel paths carry no broadcast.
+func neighbours(t *testing.T, a, b *end) {
+	t.Helper()
+	if out, err := a.Container("ip", "neigh", "replace", b.IP.String(), "lladdr", b.MAC.String(), "dev", "ethwe", "nud", "permanent"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func (e *end) add(o *end) {
+	e.be.AddPeer(odp.Peer{Name: o.Name, Addr: netip.AddrPortFrom(o.Addr, Port)})
+}
+
+// steer points o's container's MAC to o.
+func (e *end) steer(o *end) {
+	e.t.Helper()
+	port, err := e.be.Steer(o.MAC, o.Name)
+	if err != nil {
+		e.t.Fatalf("steer: %v", err)
+	}
+	e.must("bridge", "fdb", "replace", o.MAC.String(), "dev", e.device(port), "master", "dynamic", "extern_learn")
+}
+
+func (e *end) device(port int) string {
+	e.t.Helper()
+	for line := range strings.Lines(e.must("ip", "-o", "link", "show")) {
+		f := strings.Fields(line)
+		if f[0] == strconv.Itoa(port)+":" {
+			name, _, _ := strings.Cut(strings.TrimSuffix(f[1], ":"), "@")
+			return name
+		}
+	}
+	e.t.Fatalf("no device with index %d", port)
+	return ""
+}
+
+func (e *end) must(args ...string) string {
+	e.t.Helper()
+	out, err := e.Run(args...)
+	if err != nil {
+		e.t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// connected makes two ends that carry each other's container.
+func (c *Config) connected(t *testing.T, o Options) (a, b *end) {
+	t.Helper()
+	a, b = c.pair(t, o)
+	a.add(b)
+	b.add(a)
+	a.steer(b)
+	b.steer(a)
+	return a, b
+}
+
+// pings reports whether all of n pings of size bytes of IP came back.
+func (e *end) pings(o *end, n, size int) bool {
+	out, err := e.Container("ping", "-n", "-q", "-c", fmt.Sprint(n), "-i", "0.02", "-W", "1", "-M", "do", "-s", fmt.Sprint(size-28), o.IP.String())
+	return err == nil && strings.Contains(out, " 0% packet loss")
+}
+
+func within(t *testing.T, limit time.Duration, what string, cond func() bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	for !cond() {
+		if time.Since(start) > limit {
+			t.Fatalf("%s: not within %v", what, limit)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return time.Since(start)
+}
