@@ -14,8 +14,9 @@ import (
 var (
 	ErrBadPeer      = errors.New("not a peer: want HOST or HOST:PORT, for instance host2, 192.0.2.7:6783 or [2001:db8::7]:6783")
 	ErrBadAddr      = errors.New("not an address: want IP/LENGTH, for instance 10.55.0.1/24")
+	ErrBadSubnet    = errors.New("not a subnet to allocate in: want net:CIDR, for instance net:10.2.0.0/16, or net:default")
+	ErrBadName      = errors.New("not a DNS name: want for instance blue or blue.weave.local")
 	ErrBadContainer = errors.New("not a container: want netns:NAME, netns:/PATH or pid:N")
-	ErrNeedsIPAM    = errors.New("needs ipam, not in this build yet: give an address such as 10.55.0.1/24")
 	ErrNeedsDocker  = errors.New("names of Docker containers are not in this build yet: want netns:NAME, netns:/PATH or pid:N")
 )
 
@@ -109,53 +110,6 @@ func isHost(s string) bool {
 // isPlain reports whether s is printable ASCII without spaces.
 func isPlain(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
-}
-
-// ParseAddr reads "10.55.0.1/24" or "ip:10.55.0.1/24": an address that one host
-// can have, with the length of its subnet. "net:..." gives ErrNeedsIPAM.
-func ParseAddr(s string) (netip.Prefix, error) {
-	if strings.HasPrefix(s, "net:") {
-		return netip.Prefix{}, fmt.Errorf("%q: %w", clip(s), ErrNeedsIPAM)
-	}
-	p, err := netip.ParsePrefix(strings.TrimPrefix(s, "ip:"))
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q: %w", clip(s), ErrBadAddr)
-	}
-	if why := unusable(p); why != "" {
-		return netip.Prefix{}, fmt.Errorf("%q is %s: %w", clip(s), why, ErrBadAddr)
-	}
-	return p, nil
-}
-
-// unusable says why no host can have the address p, or "".
-func unusable(p netip.Prefix) string {
-	a := p.Addr()
-	switch {
-	case !p.IsValid():
-		return "no address"
-	case a.Is4In6():
-		return "an IPv4 address in IPv6 form"
-	case a.IsUnspecified(), p.Bits() == 0:
-		return "everything"
-	case a.IsMulticast():
-		return "a multicast address"
-	case a.IsLoopback():
-		return "a loopback address"
-	case a.BitLen()-p.Bits() < 2: // RFC 3021, RFC 6164: both ends are hosts
-		return ""
-	case a == p.Masked().Addr():
-		return "the subnet, not an address in it"
-	case a.Is4() && isLast(p):
-		return "the subnet's broadcast address"
-	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "the broadcast address"
-	}
-	return ""
-}
-
-// isLast reports whether all host bits of the IPv4 prefix p are set.
-func isLast(p netip.Prefix) bool {
-	return p.Addr().Next() == netip.Addr{} || !p.Masked().Contains(p.Addr().Next())
 }
 
 // Kind is how a Container is named.

@@ -19,10 +19,25 @@ type Backend interface {
 	// Detach is idempotent; it returns the addresses that were there.
 	Detach(ctx context.Context, req DetachRequest) (Addresses, error)
 	Ps(ctx context.Context, req PsRequest) (Attachments, error)
+	// Expose gives the bridge addresses, and with them the host a place on the
+	// network; idempotent, and remembered over restarts.
+	Expose(ctx context.Context, req ExposeRequest) (Addresses, error)
+	// Hide is idempotent; it returns the addresses that were there.
+	Hide(ctx context.Context, req HideRequest) (Addresses, error)
+	Prime(ctx context.Context, req PrimeRequest) error
+	RmPeer(ctx context.Context, req RmPeerRequest) (Removed, error)
+	IPAM(ctx context.Context) (IPAM, error)
+	DNS(ctx context.Context) (DNS, error)
+	// AddName makes a name for addresses; what is there is no error.
+	AddName(ctx context.Context, req DNSRequest) error
+	// RemoveName takes away names that this host made; what is not there is no error.
+	RemoveName(ctx context.Context, req DNSRequest) error
+	Lookup(ctx context.Context, req LookupRequest) (NameAddresses, error)
 	Report(ctx context.Context) (Report, error)
-	// Reset undoes everything on the host, deletes the state, and then starts the
-	// daemon's shutdown as Stop does.
-	Reset(ctx context.Context, req ResetRequest) error
+	// Reset gives this host's addresses to another, which takes a few seconds at most,
+	// undoes everything on the host, deletes the state, and then starts the daemon's
+	// shutdown as Stop does.
+	Reset(ctx context.Context, req ResetRequest) (Given, error)
 	// Stop begins an orderly shutdown and returns without waiting for its end, so
 	// that the answer still reaches the caller.
 	Stop(ctx context.Context) error

@@ -102,12 +102,53 @@ func (c *Client) Detach(ctx context.Context, req DetachRequest) (Addresses, erro
 }
 
 // Reset makes the daemon undo everything and stop.
-func (c *Client) Reset(ctx context.Context, req ResetRequest) error {
-	return c.command(ctx, "/reset", req)
+func (c *Client) Reset(ctx context.Context, req ResetRequest) (Given, error) {
+	return post[Given](ctx, c, "/reset", req)
 }
 
 // Stop makes the daemon shut down; it does not wait for that.
 func (c *Client) Stop(ctx context.Context) error { return c.command(ctx, "/stop", stopRequest{}) }
+
+// Expose puts the host on the network.
+func (c *Client) Expose(ctx context.Context, req ExposeRequest) (Addresses, error) {
+	return post[Addresses](ctx, c, "/expose", req)
+}
+
+// Hide takes the host off the network.
+func (c *Client) Hide(ctx context.Context, req HideRequest) (Addresses, error) {
+	return post[Addresses](ctx, c, "/hide", req)
+}
+
+// Prime waits until the address range is divided.
+func (c *Client) Prime(ctx context.Context, req PrimeRequest) error {
+	return c.command(ctx, "/prime", req)
+}
+
+// RmPeer takes over the addresses of a peer that is gone.
+func (c *Client) RmPeer(ctx context.Context, req RmPeerRequest) (Removed, error) {
+	return post[Removed](ctx, c, "/rmpeer", req)
+}
+
+// IPAM asks how the address range is shared.
+func (c *Client) IPAM(ctx context.Context) (IPAM, error) { return get[IPAM](ctx, c, "/ipam") }
+
+// DNS asks for all names.
+func (c *Client) DNS(ctx context.Context) (DNS, error) { return get[DNS](ctx, c, "/dns") }
+
+// AddName makes a name.
+func (c *Client) AddName(ctx context.Context, req DNSRequest) error {
+	return c.command(ctx, "/dns/add", req)
+}
+
+// RemoveName takes names away.
+func (c *Client) RemoveName(ctx context.Context, req DNSRequest) error {
+	return c.command(ctx, "/dns/remove", req)
+}
+
+// Lookup asks for the addresses of a name.
+func (c *Client) Lookup(ctx context.Context, req LookupRequest) (NameAddresses, error) {
+	return get[NameAddresses](ctx, c, "/dns/lookup?"+url.Values{"name": {req.Name}}.Encode())
+}
 
 func (c *Client) command(ctx context.Context, path string, req checker) error {
 	_, err := post[done](ctx, c, path, req)

@@ -13,12 +13,16 @@
 //
 //	GET  /v1/status /v1/connections /v1/peers /v1/targets /v1/report
 //	GET  /v1/ps?container=netns:a&container=pid:7
+//	GET  /v1/ipam /v1/dns
+//	GET  /v1/dns/lookup?name=blue
 //	POST /v1/connect /v1/forget /v1/attach /v1/detach /v1/reset /v1/stop
+//	POST /v1/expose /v1/hide /v1/prime /v1/rmpeer /v1/dns/add /v1/dns/remove
 //	GET  /debug/pprof/...
 //
 // On the read-only status listener, GET and HEAD only:
 //
 //	/status /status/connections /status/peers /status/targets   text
+//	/status/ipam /status/dns                                    text
 //	/report                                                     JSON
 //	/metrics                                                    Prometheus
 //

@@ -7,6 +7,7 @@ func (s *Status) fill() {
 	s.Schema = Schema
 	s.Degraded = orEmpty(s.Degraded)
 	s.Router.fill()
+	s.DNS.complete()
 }
 
 func (r *Router) fill() {
@@ -61,6 +62,7 @@ func (r *Report) fill() {
 	r.Schema = Schema
 	r.Degraded = orEmpty(r.Degraded)
 	r.Router.fill()
+	r.DNS.complete()
 	r.Connections = orEmpty(r.Connections)
 	r.Peers = filledPeers(r.Peers)
 	r.Targets = orEmpty(r.Targets)
@@ -93,8 +95,7 @@ type stopRequest struct{}
 // checker is a request that knows what is wrong with it.
 type checker interface{ check() error }
 
-func (stopRequest) check() error  { return nil }
-func (ResetRequest) check() error { return nil }
+func (stopRequest) check() error { return nil }
 
 func (r ConnectRequest) check() error {
 	if len(r.Peers) == 0 && !r.Replace {
@@ -116,20 +117,17 @@ func (r ForgetRequest) check() error {
 }
 
 func (r AttachRequest) check() error {
-	if len(r.Addrs) == 0 {
-		return Errorf(CodeUsage, "no address: %w", ErrNeedsIPAM)
+	for _, n := range r.Names {
+		if err := checkName(n); err != nil {
+			return err
+		}
 	}
-	return DetachRequest(r).check()
+	return DetachRequest{r.Container, r.Addrs}.check()
 }
 
 func (r DetachRequest) check() error {
 	if r.Container.IsZero() {
 		return Errorf(CodeUsage, "no container: want netns:NAME, netns:/PATH or pid:N")
 	}
-	for _, a := range r.Addrs {
-		if why := unusable(a); why != "" {
-			return Errorf(CodeUsage, "%s is %s: %w", a, why, ErrBadAddr)
-		}
-	}
-	return nil
+	return checkAddrs(r.Addrs)
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // prefix of all routes of this schema.
@@ -44,7 +45,16 @@ func (s *Server) controlHandler() http.Handler {
 		prefix + "/forget":      command(b.Forget),
 		prefix + "/attach":      question(b.Attach),
 		prefix + "/detach":      question(b.Detach),
-		prefix + "/reset":       command(b.Reset),
+		prefix + "/expose":      question(b.Expose),
+		prefix + "/hide":        question(b.Hide),
+		prefix + "/prime":       command(b.Prime),
+		prefix + "/rmpeer":      question(b.RmPeer),
+		prefix + "/ipam":        answer(b.IPAM),
+		prefix + "/dns":         answer(b.DNS),
+		prefix + "/dns/add":     command(b.AddName),
+		prefix + "/dns/remove":  command(b.RemoveName),
+		prefix + "/dns/lookup":  s.lookup(),
+		prefix + "/reset":       question(b.Reset),
 		prefix + "/stop":        command(func(ctx context.Context, _ stopRequest) error { return b.Stop(ctx) }),
 	}
 	for name, h := range profiles() {
@@ -81,6 +91,8 @@ func (s *Server) statusHandler(addr net.Addr) http.Handler {
 		"/status/connections": text(b.Connections, WriteConnections),
 		"/status/peers":       text(b.Peers, WritePeers),
 		"/status/targets":     text(b.Targets, WriteTargets),
+		"/status/ipam":        text(b.IPAM, WriteIPAM),
+		"/status/dns":         text(b.DNS, WriteDNS),
 		"/report":             answer(b.Report),
 	}
 	if s.cfg.Metrics != nil {
@@ -144,7 +156,7 @@ func (rs router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.RawQuery != "" && !rt.query:
 		writeError(w, Errorf(CodeUsage, "takes no query"))
 	default:
-		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), patienceKey{}, r.Context()), requestTimeout)
 		defer cancel()
 		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 		rt.serve(w, r.WithContext(ctx))
@@ -187,7 +199,15 @@ func question[Q checker, T any, P answerer[T]](ask func(context.Context, Q) (T, 
 			writeError(w, err)
 			return
 		}
-		v, err := ask(r.Context(), q)
+		ctx := r.Context()
+		if p, ok := any(q).(patient); ok && p.waits() {
+			// As long as the caller stays; the server's limits are for all others.
+			ctx = requestContext(ctx)
+			rc := http.NewResponseController(w)
+			rc.SetReadDeadline(time.Time{})
+			rc.SetWriteDeadline(time.Time{})
+		}
+		v, err := ask(ctx, q)
 		writeAnswer[T, P](w, v, err)
 	}}
 }
@@ -226,6 +246,23 @@ func (s *Server) ps() route {
 	}}
 }
 
+func (s *Server) lookup() route {
+	return route{http.MethodGet, true, func(w http.ResponseWriter, r *http.Request) {
+		values, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil || len(values) != 1 || len(values["name"]) != 1 {
+			writeError(w, Errorf(CodeUsage, "query: want name=NAME"))
+			return
+		}
+		q := LookupRequest{Name: values.Get("name")}
+		if err := checkName(q.Name); err != nil {
+			writeError(w, err)
+			return
+		}
+		v, err := s.cfg.Backend.Lookup(r.Context(), q)
+		writeAnswer(w, v, err)
+	}}
+}
+
 // psQuery reads container=C&container=C...
 func psQuery(raw string) (PsRequest, error) {
 	var q PsRequest
@@ -246,6 +283,23 @@ func psQuery(raw string) (PsRequest, error) {
 		}
 	}
 	return q, nil
+}
+
+// patient is a request that may take as long as its caller likes.
+type patient interface{ waits() bool }
+
+func (r AttachRequest) waits() bool { return r.Wait }
+func (r ExposeRequest) waits() bool { return r.Wait }
+func (r PrimeRequest) waits() bool  { return r.Wait }
+
+type patienceKey struct{}
+
+// requestContext is the context that ends when the caller goes, and not before.
+func requestContext(ctx context.Context) context.Context {
+	if c, ok := ctx.Value(patienceKey{}).(context.Context); ok {
+		return c
+	}
+	return ctx
 }
 
 // readRequest decodes and checks a request's body.

@@ -77,6 +77,10 @@ func TestRoundTrips(t *testing.T) {
 		TargetsAnswer:     api.Targets{Targets: []string{"host2"}},
 		PsAnswer:          api.Attachments{Attachments: []api.Attachment{{Container: "netns:a", MAC: "02:00:00:00:00:01"}}},
 		ReportAnswer:      api.Report{Ready: true, Version: "1.2.3"},
+		IPAMAnswer:        api.IPAM{Status: "ready"},
+		RemovedAnswer:     api.Removed{Addresses: 7},
+		GivenAnswer:       api.Given{Addresses: 8},
+		LookupAnswer:      api.NameAddresses{Name: "blue."},
 	}
 	dir, _ := serve(t, b)
 	c := api.NewClient(dir)
@@ -85,6 +89,7 @@ func TestRoundTrips(t *testing.T) {
 	ctr, _ := api.ParseContainer("netns:a")
 	pid, _ := api.ParseContainer("pid:7")
 	addr := netip.MustParsePrefix("10.55.0.1/24")
+	as := []api.Addr{api.AddrOf(addr)}
 
 	status, err := c.Status(ctx)
 	if err != nil || status.Schema != "v1" || status.Version != "1.2.3" || status.Router.MTU != 1376 || status.Degraded == nil {
@@ -105,7 +110,7 @@ func TestRoundTrips(t *testing.T) {
 	if v, err := c.Report(ctx); err != nil || !v.Ready {
 		t.Errorf("Report = %+v, %v", v, err)
 	}
-	if v, err := c.Attach(ctx, api.AttachRequest{Container: ctr, Addrs: []netip.Prefix{addr}}); err != nil || len(v.Addrs) != 1 || v.Addrs[0] != addr {
+	if v, err := c.Attach(ctx, api.AttachRequest{Container: ctr, Addrs: as}); err != nil || len(v.Addrs) != 1 || v.Addrs[0] != addr {
 		t.Errorf("Attach = %+v, %v", v, err)
 	}
 	if v, err := c.Detach(ctx, api.DetachRequest{Container: pid}); err != nil || len(v.Addrs) != 0 {
@@ -114,7 +119,35 @@ func TestRoundTrips(t *testing.T) {
 	err = errors.Join(
 		c.Connect(ctx, api.ConnectRequest{Peers: []string{"host2:7000"}, Replace: true}),
 		c.Forget(ctx, api.ForgetRequest{Peers: []string{"what ever"}}),
-		c.Reset(ctx, api.ResetRequest{Force: true}),
+		c.Prime(ctx, api.PrimeRequest{Wait: true}),
+		c.AddName(ctx, api.DNSRequest{Container: ctr, Name: "blue"}),
+		c.RemoveName(ctx, api.DNSRequest{Addrs: []netip.Addr{addr.Addr()}, Name: "blue"}),
+	)
+	if err != nil {
+		t.Error(err)
+	}
+	if v, err := c.Expose(ctx, api.ExposeRequest{Addrs: as, Names: []string{"h1"}, WithoutMasquerade: true}); err != nil || len(v.Addrs) != 1 {
+		t.Errorf("Expose = %+v, %v", v, err)
+	}
+	if v, err := c.Hide(ctx, api.HideRequest{Addrs: as}); err != nil || len(v.Addrs) != 1 {
+		t.Errorf("Hide = %+v, %v", v, err)
+	}
+	if v, err := c.RmPeer(ctx, api.RmPeerRequest{Peer: "host3"}); err != nil || v.Addresses != 7 || v.Peer != "host3" || v.Schema != "v1" {
+		t.Errorf("RmPeer = %+v, %v", v, err)
+	}
+	if v, err := c.IPAM(ctx); err != nil || v.Status != "ready" || v.Schema != "v1" {
+		t.Errorf("IPAM = %+v, %v", v, err)
+	}
+	if v, err := c.DNS(ctx); err != nil || v.Listening == nil || v.Schema != "v1" {
+		t.Errorf("DNS = %+v, %v", v, err)
+	}
+	if v, err := c.Lookup(ctx, api.LookupRequest{Name: "blue"}); err != nil || v.Name != "blue." || v.Addrs == nil {
+		t.Errorf("Lookup = %+v, %v", v, err)
+	}
+	if v, err := c.Reset(ctx, api.ResetRequest{Force: true}); err != nil || v.Addresses != 8 {
+		t.Errorf("Reset = %+v, %v", v, err)
+	}
+	err = errors.Join(
 		c.Stop(ctx),
 	)
 	if err != nil {
@@ -123,12 +156,17 @@ func TestRoundTrips(t *testing.T) {
 	want := []any{
 		"Status", "Connections", "Peers", "Targets",
 		api.PsRequest{Containers: []api.Container{ctr, pid}}, "Report",
-		api.AttachRequest{Container: ctr, Addrs: []netip.Prefix{addr}}, api.DetachRequest{Container: pid},
+		api.AttachRequest{Container: ctr, Addrs: as}, api.DetachRequest{Container: pid},
 		api.ConnectRequest{Peers: []string{"host2:7000"}, Replace: true}, api.ForgetRequest{Peers: []string{"what ever"}},
+		api.PrimeRequest{Wait: true}, apitest.Added{Container: ctr, Name: "blue"},
+		apitest.Taken{Addrs: []netip.Addr{addr.Addr()}, Name: "blue"},
+		api.ExposeRequest{Addrs: as, Names: []string{"h1"}, WithoutMasquerade: true}, api.HideRequest{Addrs: as},
+		api.RmPeerRequest{Peer: "host3"}, "IPAM", "DNS", api.LookupRequest{Name: "blue"},
 		api.ResetRequest{Force: true}, "Stop",
 	}
 	opts := cmp.Comparer(func(a, b api.Container) bool { return a == b })
-	if diff := cmp.Diff(want, b.Calls(), opts, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, b.Calls(), opts, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+		cmp.Comparer(func(a, b api.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
 	}
 }
@@ -389,7 +427,12 @@ func TestHostile(t *testing.T) {
 	}
 	// Well-formed requests that make no sense.
 	for path, bodies := range map[string][]string{
-		"/v1/attach": {`{}`, `{"container":"netns:a"}`, `{"container":"netns:a","addrs":[]}`, `{"container":"netns:a","addrs":["10.0.0.0/24"]}`, `{"container":"netns:a","addrs":[""]}`, `{"container":"../x","addrs":["10.0.0.1/24"]}`,
+		"/v1/expose":     {`{"addrs":["net:"]}`, `{"names":["a..b"]}`, `{"addrs":[null]}`},
+		"/v1/hide":       {`{"addrs":["10.0.0.0/24"]}`},
+		"/v1/rmpeer":     {`{}`, `{"peer":""}`, `{"peer":"a\nb"}`},
+		"/v1/dns/add":    {`{}`, `{"addrs":["0.0.0.0"],"name":"a"}`, `{"addrs":["fe80::1%eth0"],"name":"a"}`, `{"container":"netns:a","name":"a b"}`},
+		"/v1/dns/remove": {`{}`, `{"name":"."}`},
+		"/v1/attach": {`{}`, `{"addrs":["net:default"]}`, `{"container":"netns:a","addrs":["net:10.0.0.1/8"]}`, `{"container":"netns:a","names":[""]}`, `{"container":"netns:a","names":["a b"]}`, `{"container":"netns:a","addrs":["10.0.0.0/24"]}`, `{"container":"netns:a","addrs":[""]}`, `{"container":"../x","addrs":["10.0.0.1/24"]}`,
 			`{"container":"","addrs":["10.0.0.1/24"]}`, `{"container":"netns:../../x","addrs":["10.0.0.1/24"]}`, `{"container":{"kind":"netns"},"addrs":["10.0.0.1/24"]}`, `{"container":"c1","addrs":["10.0.0.1/24"]}`, `{"addrs":["10.0.0.1/24"]}`},
 		"/v1/detach":  {`{}`, `{"addrs":["10.0.0.1/24"]}`, `{"container":"pid:0"}`},
 		"/v1/connect": {`{}`, `{"peers":[]}`, `{"peers":[""]}`, `{"peers":["a b"]}`, `{"peers":["host:99999"]}`, `{"peers":[null]}`},
@@ -468,8 +511,8 @@ func TestExitCodes(t *testing.T) {
 
 func TestRequestIsJSON(t *testing.T) {
 	ctr, _ := api.ParseContainer("netns:blue")
-	b, err := json.Marshal(api.AttachRequest{Container: ctr, Addrs: []netip.Prefix{netip.MustParsePrefix("10.55.0.1/24")}})
-	if want := `{"container":"netns:blue","addrs":["10.55.0.1/24"]}`; err != nil || string(b) != want {
+	b, err := json.Marshal(api.AttachRequest{Container: ctr, Addrs: []api.Addr{api.AddrOf(netip.MustParsePrefix("10.55.0.1/24")), api.DefaultNet}})
+	if want := `{"container":"netns:blue","addrs":["10.55.0.1/24","net:default"]}`; err != nil || string(b) != want {
 		t.Errorf("got %s, %v, want %s", b, err, want)
 	}
 }

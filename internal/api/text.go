@@ -49,6 +49,7 @@ func WriteStatus(w io.Writer, s Status) error {
 	b.line("TrustedSubnets", "%s", subnets)
 	b.line("MTU", "%d", r.MTU)
 	b.line("FastDP", "%s", r.FastDP)
+	b.writeServices(s)
 	return b.flush(w)
 }
 

@@ -67,8 +67,26 @@ func example(t *testing.T) Report {
 		UnicastRoutes:   []UnicastRoute{{Dest: h1}, {Dest: h2, Via: h2}},
 		BroadcastRoutes: []BroadcastRoute{{Source: h1, Via: []peer.Name{h2, h3}}},
 		MACs:            []MACEntry{{MAC: "02:00:00:00:00:09", Name: h2, NickName: "h2", LastSeen: at}},
-		Features:        map[string]string{"udp-gso": "yes"},
-		Diagnostics:     map[string]json.RawMessage{"sleeve": json.RawMessage(`{"sockets":2}`)},
+		IPAM: &IPAM{
+			Status: "ready", Ready: true, Range: netip.MustParsePrefix("10.32.0.0/12"), RangeNumIPs: 1 << 20, DefaultSubnet: netip.MustParsePrefix("10.32.0.0/12"), Init: "consensus",
+			ActiveIPs: 3, Owned: 1 << 19, Free: 1<<19 - 3, Unreachable: 1 << 18, Conflicts: []string{"h4 uses another address range"},
+			Seeds: []peer.Name{h1, h2},
+			Shares: []Share{{Peer: h1, NickName: "h1", Addresses: 1 << 19, Self: true, Reachable: true},
+				{Peer: h2, NickName: "h2", Addresses: 1 << 18, Reachable: true}, {Peer: h3, NickName: "a-host-with-a-long-name", Addresses: 1 << 18}},
+			Entries:     []RingEntry{{Start: netip.MustParseAddr("10.32.0.0"), Size: 1 << 19, Peer: h1, NickName: "h1", Known: true, Version: 3}},
+			Leases:      []Lease{{Owner: "netns:blue", Address: netip.MustParsePrefix("10.32.0.1/12")}},
+			Claims:      []PendingIP{{Owner: "netns:red", Address: netip.MustParsePrefix("10.40.0.1/12"), Reason: "waiting for h3"}},
+			Allocations: []PendingIP{{Owner: "netns:red", Address: netip.MustParsePrefix("10.32.0.0/12"), Reason: "range exhausted"}},
+			Events:      []string{"took over the addresses of h5"},
+		},
+		DNS: &DNS{
+			Domain: "weave.local.", Listening: []netip.AddrPort{netip.MustParseAddrPort("10.32.0.9:53"), netip.MustParseAddrPort("127.0.0.1:5353")},
+			Upstream: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53")}, TTL: time.Second, Entries: 2,
+			Records: []DNSRecord{{Name: "blue.weave.local.", Short: "blue", Address: netip.MustParseAddr("10.32.0.1"), Container: "netns:blue", Origin: h1, NickName: "h1"},
+				{Name: "a-long-name.sub.weave.local.", Short: "a-long-name.sub", Address: netip.MustParseAddr("fd00:55::1"), Container: "weave:extern", Origin: h2, NickName: "h2"}},
+		},
+		Features:    map[string]string{"udp-gso": "yes"},
+		Diagnostics: map[string]json.RawMessage{"sleeve": json.RawMessage(`{"sockets":2}`)},
 	}
 }
 
@@ -105,6 +123,11 @@ func TestText(t *testing.T) {
 	golden(t, "connections.txt", text1(t, WriteConnections, Connections{Encryption: true, Connections: r.Connections}))
 	golden(t, "peers.txt", text1(t, WritePeers, Peers{Peers: r.Peers}))
 	golden(t, "targets.txt", text1(t, WriteTargets, Targets{Targets: r.Targets}))
+	golden(t, "ipam.txt", text1(t, WriteIPAM, *r.IPAM))
+	golden(t, "ipam-undivided.txt", text1(t, WriteIPAM, IPAM{Status: "idle", RangeNumIPs: 1 << 20}))
+	golden(t, "dns.txt", text1(t, WriteDNS, *r.DNS))
+	golden(t, "rmpeer.txt", text1(t, WriteRemoved, Removed{Peer: "host3", Addresses: 524288}))
+	golden(t, "status-services.txt", text1(t, WriteStatus, Status{Version: "1.2.3", Router: r.Router, IPAM: r.IPAM, DNS: r.DNS}))
 	golden(t, "ps.txt", text1(t, WriteAttachments, Attachments{Attachments: r.Attachments}))
 
 	lone := Status{Version: "1.2.3", Router: Router{Name: r.Router.Name, NickName: "h1", Protocol: "1", Peers: PeerCounts{Known: 1}, MTU: 1376, FastDP: "vxlan"}}

@@ -33,6 +33,8 @@ type Status struct {
 	StartedAt time.Time `json:"started_at,omitzero"`
 	Degraded  []string  `json:"degraded"` // reasons for `status --check` to say 4; see DegradedBy
 	Router    Router    `json:"router"`
+	IPAM      *IPAM     `json:"ipam,omitempty"` // without lists; left out when addresses are not allocated
+	DNS       *DNS      `json:"dns,omitempty"`  // without lists; left out with --no-dns
 }
 
 // Router is the part of Status that concerns connections and traffic.
@@ -151,19 +153,22 @@ type ForgetRequest struct {
 // AttachRequest gives a container an interface and addresses. All of it may be
 // there already.
 type AttachRequest struct {
-	Container Container      `json:"container"`
-	Addrs     []netip.Prefix `json:"addrs"` // host addresses with the length of their subnet
+	Container        Container `json:"container"`
+	Addrs            []Addr    `json:"addrs,omitempty"`              // none: DefaultNet
+	Names            []string  `json:"names,omitempty"`              // DNS names of the addresses; one label gets the domain
+	NoMulticastRoute bool      `json:"no_multicast_route,omitempty"` // leave out the route 224.0.0.0/4
+	Wait             bool      `json:"wait,omitempty"`               // however long an address takes, instead of 5 s
 }
 
-// DetachRequest takes addresses from a container; with none, all of them. The
-// interface goes with the last.
+// DetachRequest takes addresses from a container; with none, all of them. A subnet
+// stands for the container's addresses in it. The interface goes with the last.
 type DetachRequest struct {
-	Container Container      `json:"container"`
-	Addrs     []netip.Prefix `json:"addrs,omitempty"`
+	Container Container `json:"container"`
+	Addrs     []Addr    `json:"addrs,omitempty"`
 }
 
-// Addresses is the answer to attach and detach: what the request came to, in the
-// order of the request.
+// Addresses is the answer to attach, detach, expose and hide: what the request came
+// to, in the order of the request.
 type Addresses struct {
 	Schema string         `json:"schema"`
 	Addrs  []netip.Prefix `json:"addrs"`
@@ -207,6 +212,8 @@ type Report struct {
 	UnicastRoutes   []UnicastRoute             `json:"unicast_routes"`
 	BroadcastRoutes []BroadcastRoute           `json:"broadcast_routes"`
 	MACs            []MACEntry                 `json:"macs"`
+	IPAM            *IPAM                      `json:"ipam,omitempty"`
+	DNS             *DNS                       `json:"dns,omitempty"`
 	Features        map[string]string          `json:"features"` // kernel feature -> "yes", or why not and what is used instead
 	Diagnostics     map[string]json.RawMessage `json:"diagnostics,omitempty"`
 }
@@ -229,12 +236,6 @@ type MACEntry struct {
 	Name     peer.Name `json:"name"`
 	NickName string    `json:"nickname"`
 	LastSeen time.Time `json:"last_seen,omitzero"`
-}
-
-// ResetRequest asks for everything on the host to be undone and all state to be
-// forgotten.
-type ResetRequest struct {
-	Force bool `json:"force,omitempty"` // do not wait for others to take anything over
 }
 
 // DegradedBy lists why cs are not all well, one line for each connection that is

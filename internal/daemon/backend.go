@@ -67,13 +67,14 @@ func (d *daemon) Attach(ctx context.Context, req api.AttachRequest) (api.Address
 	if err != nil {
 		return api.Addresses{}, coded(err)
 	}
-	if len(req.Addrs) == 0 {
-		return api.Addresses{}, api.Errorf(api.CodeUsage, "attach without an address: %w", api.ErrNeedsIPAM)
+	addrs, err := given(req.Addrs)
+	if err != nil || len(addrs) == 0 {
+		return api.Addresses{}, errNotYet
 	}
-	if _, err := d.hostside.host.Attach(ctx, d.cfg.Bridge, c, req.Addrs, hostnet.AttachOptions{MTU: d.cfg.MTU}); err != nil {
+	if _, err := d.hostside.host.Attach(ctx, d.cfg.Bridge, c, addrs, hostnet.AttachOptions{MTU: d.cfg.MTU}); err != nil {
 		return api.Addresses{}, coded(err)
 	}
-	return api.Addresses{Addrs: req.Addrs}, nil
+	return api.Addresses{Addrs: addrs}, nil
 }
 
 // Detach takes addresses, or all of them, from a container.
@@ -82,7 +83,11 @@ func (d *daemon) Detach(ctx context.Context, req api.DetachRequest) (api.Address
 	if err != nil {
 		return api.Addresses{}, coded(err)
 	}
-	gone, err := d.hostside.host.Detach(ctx, d.cfg.Bridge, c, req.Addrs)
+	addrs, err := given(req.Addrs)
+	if err != nil {
+		return api.Addresses{}, err
+	}
+	gone, err := d.hostside.host.Detach(ctx, d.cfg.Bridge, c, addrs)
 	if err != nil {
 		return api.Addresses{}, coded(err)
 	}
@@ -156,9 +161,9 @@ func (d *daemon) Report(context.Context) (api.Report, error) {
 }
 
 // Reset undoes everything on the host, forgets the state, and ends the daemon.
-func (d *daemon) Reset(ctx context.Context, _ api.ResetRequest) error {
+func (d *daemon) Reset(ctx context.Context, _ api.ResetRequest) (api.Given, error) {
 	d.forgetOnExit.Store(true)
-	return d.Stop(ctx)
+	return api.Given{}, d.Stop(ctx)
 }
 
 // Stop begins the end.

@@ -4,6 +4,7 @@ package apitest
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -19,6 +20,12 @@ type Backend struct {
 	TargetsAnswer     api.Targets
 	PsAnswer          api.Attachments
 	ReportAnswer      api.Report
+	AddressesAnswer   []netip.Prefix // of attach, detach, expose and hide, for what is no given address
+	RemovedAnswer     api.Removed
+	IPAMAnswer        api.IPAM
+	DNSAnswer         api.DNS
+	LookupAnswer      api.NameAddresses
+	GivenAnswer       api.Given
 	Err               error      // of every method, if set
 	Block             bool       // methods wait for their ctx and return its error
 	OnStop            func()     // called by Stop and Reset
@@ -79,12 +86,25 @@ func (b *Backend) Forget(ctx context.Context, req api.ForgetRequest) error {
 
 // Attach answers the addresses of req.
 func (b *Backend) Attach(ctx context.Context, req api.AttachRequest) (api.Addresses, error) {
-	return api.Addresses{Addrs: req.Addrs}, b.called(ctx, req)
+	return b.addresses(req.Addrs), b.called(ctx, req)
+}
+
+// addresses are the given ones, or AddressesAnswer.
+func (b *Backend) addresses(as []api.Addr) (out api.Addresses) {
+	for _, a := range as {
+		if !a.IsNet() {
+			out.Addrs = append(out.Addrs, a.Prefix())
+		}
+	}
+	if len(out.Addrs) < max(1, len(as)) {
+		out.Addrs = append(out.Addrs, b.AddressesAnswer...)
+	}
+	return out
 }
 
 // Detach answers the addresses of req.
 func (b *Backend) Detach(ctx context.Context, req api.DetachRequest) (api.Addresses, error) {
-	return api.Addresses{Addrs: req.Addrs}, b.called(ctx, req)
+	return b.addresses(req.Addrs), b.called(ctx, req)
 }
 
 // Ps answers PsAnswer.
@@ -97,9 +117,60 @@ func (b *Backend) Report(ctx context.Context) (api.Report, error) {
 	return b.ReportAnswer, b.called(ctx, "Report")
 }
 
-// Reset calls OnStop.
-func (b *Backend) Reset(ctx context.Context, req api.ResetRequest) error {
-	return b.stop(b.called(ctx, req))
+// Expose answers as Attach does.
+func (b *Backend) Expose(ctx context.Context, req api.ExposeRequest) (api.Addresses, error) {
+	return b.addresses(req.Addrs), b.called(ctx, req)
+}
+
+// Hide answers as Attach does.
+func (b *Backend) Hide(ctx context.Context, req api.HideRequest) (api.Addresses, error) {
+	return b.addresses(req.Addrs), b.called(ctx, req)
+}
+
+// Prime remembers req.
+func (b *Backend) Prime(ctx context.Context, req api.PrimeRequest) error { return b.called(ctx, req) }
+
+// RmPeer answers RemovedAnswer.
+func (b *Backend) RmPeer(ctx context.Context, req api.RmPeerRequest) (api.Removed, error) {
+	v := b.RemovedAnswer
+	v.Peer = req.Peer
+	return v, b.called(ctx, req)
+}
+
+// IPAM answers IPAMAnswer.
+func (b *Backend) IPAM(ctx context.Context) (api.IPAM, error) {
+	return b.IPAMAnswer, b.called(ctx, "IPAM")
+}
+
+// DNS answers DNSAnswer.
+func (b *Backend) DNS(ctx context.Context) (api.DNS, error) {
+	return b.DNSAnswer, b.called(ctx, "DNS")
+}
+
+// AddName remembers req.
+func (b *Backend) AddName(ctx context.Context, req api.DNSRequest) error {
+	return b.called(ctx, Added(req))
+}
+
+// RemoveName remembers req.
+func (b *Backend) RemoveName(ctx context.Context, req api.DNSRequest) error {
+	return b.called(ctx, Taken(req))
+}
+
+// Added and Taken tell the two requests with a DNSRequest apart in Calls.
+type (
+	Added api.DNSRequest
+	Taken api.DNSRequest
+)
+
+// Lookup answers LookupAnswer.
+func (b *Backend) Lookup(ctx context.Context, req api.LookupRequest) (api.NameAddresses, error) {
+	return b.LookupAnswer, b.called(ctx, req)
+}
+
+// Reset answers GivenAnswer and calls OnStop.
+func (b *Backend) Reset(ctx context.Context, req api.ResetRequest) (api.Given, error) {
+	return b.GivenAnswer, b.stop(b.called(ctx, req))
 }
 
 // Stop calls OnStop.
