@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,11 +20,12 @@ func (a *app) resetCommand() *cobra.Command {
 		Use:   "reset [--force]",
 		Short: "Stop the daemon, undo all it did to this host, and forget everything",
 		Long: `Stop the daemon, undo all it did to this host (bridge, links, addresses, rules), and
-forget everything: name, keys, targets. Use it before a host leaves the network
-for good. It works without a daemon too.
+forget everything: name, keys, targets, addresses. Use it before a host leaves the
+network for good: another host is given its part of the address range, and a warning
+says so if none confirmed to have it. It works without a daemon too, but then nobody
+is given anything; weave rmpeer on another host makes up for that.
 
-With --force a daemon that does not answer is killed, and what others could have
-taken over is lost.`,
+With --force nobody is waited for, and a daemon that does not answer is killed.`,
 		Example: `  weave reset
   weave reset --force`,
 		Args: argCount(0, 0, "none"),
@@ -79,7 +81,7 @@ func (a *app) resetDaemon(ctx context.Context, force bool) error {
 	defer cancel()
 	c := api.NewClient(a.flags.runDir)
 	defer c.Close()
-	err := c.Reset(asking, api.ResetRequest{Force: force})
+	given, err := c.Reset(asking, api.ResetRequest{Force: force})
 	if err != nil && force {
 		return a.kill(ctx, d)
 	}
@@ -88,6 +90,7 @@ func (a *app) resetDaemon(ctx context.Context, force bool) error {
 			return api.Errorf(api.CodeOf(err), "%w (weave reset --force goes on without it)", err)
 		}
 	}
+	a.warn(given)
 	if force {
 		err = waitGone(asking, a.flags.runDir)
 		if err != nil && ctx.Err() == nil {
@@ -96,6 +99,13 @@ func (a *app) resetDaemon(ctx context.Context, force bool) error {
 		return err
 	}
 	return a.awaitEnd(ctx, d)
+}
+
+// warn tells of addresses that nobody has now.
+func (a *app) warn(g api.Given) {
+	if g.Warning != "" {
+		fmt.Fprintf(a.stderr, "weave: warning: %s\n", g.Warning)
+	}
 }
 
 // kill ends the daemon: SIGTERM, and SIGKILL a second later.

@@ -63,7 +63,7 @@ Exit status: 0 done, 1 failure, 2 usage, 3 daemon not running, 4 degraded
 9 permission, 10 kernel lacks a feature.`,
 		Example: `  host1# weave launch --password-file /etc/weave/password
   host2# weave launch --password-file /etc/weave/password host1
-  host1# weave attach 10.55.0.1/24 netns:blue
+  host1# weave attach --name blue netns:blue
   host1# weave status connections`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -81,7 +81,8 @@ Exit status: 0 done, 1 failure, 2 usage, 3 daemon not running, 4 degraded
 	f.StringVar(&a.flags.stateDir, "state-dir", a.env("WEAVE_STATE_DIR", defaultStateDir), "directory of what survives a restart (env WEAVE_STATE_DIR)")
 	f.DurationVar(&a.flags.timeout, "timeout", defaultTimeout, "give up after this time")
 	root.AddCommand(a.launchCommand(), a.daemonCommand(), a.stopCommand(), a.statusCommand(), a.connectCommand(), a.forgetCommand(),
-		a.attachCommand(), a.detachCommand(), a.psCommand(), a.resetCommand(), a.reportCommand(), a.versionCommand())
+		a.attachCommand(), a.detachCommand(), a.exposeCommand(), a.hideCommand(), a.psCommand(), a.primeCommand(), a.rmpeerCommand(),
+		a.dnsAddCommand(), a.dnsRemoveCommand(), a.dnsLookupCommand(), a.dnsArgsCommand(), a.resetCommand(), a.reportCommand(), a.versionCommand())
 	a.describeBuiltins(root)
 	return root
 }

@@ -34,6 +34,8 @@ connection is not established.`,
 		statusPart(a, "connections", "Show this peer's connections", (*api.Client).Connections, api.WriteConnections),
 		statusPart(a, "peers", "Show all known peers and their connections", (*api.Client).Peers, api.WritePeers),
 		statusPart(a, "targets", "Show the addresses that connections are made to", (*api.Client).Targets, api.WriteTargets),
+		statusPart(a, "ipam", "Show how the address range is shared", (*api.Client).IPAM, api.WriteIPAM),
+		statusPart(a, "dns", "Show all names", (*api.Client).DNS, api.WriteDNS),
 	)
 	return cmd
 }

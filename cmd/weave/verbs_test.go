@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/netip"
 	"os"
@@ -24,7 +25,7 @@ func TestUsageErrors(t *testing.T) {
 		{"lanch --port 5", "did you mean launch?"},
 		{"--nope", "unknown flag: --nope: see weave --help"},
 		{"status --nope", "unknown flag: --nope: see weave status --help"},
-		{"status dns", `unknown sub-command "dns"`},
+		{"status nope", `unknown sub-command "nope"`},
 		{"status connections extra", "got 1 arguments, want none"},
 		{"stop now", "got 1 arguments"},
 		{"version 2", "got 1 arguments"},
@@ -38,8 +39,26 @@ func TestUsageErrors(t *testing.T) {
 		{"connect a/b", "not a peer"},
 		{"forget", "want PEER..."},
 		{"attach", "got 0 arguments"},
-		{"attach netns:blue", "needs ipam, not in this build yet"},
-		{"attach net:default netns:blue", "needs ipam, not in this build yet"},
+		{"attach net:10.2.0.1/16 netns:blue", "an address in the subnet net:10.2.0.0/16"},
+		{"attach net:10.2.0.0/31 netns:blue", "too small"},
+		{"attach net:nope netns:blue", "want net:CIDR"},
+		{"attach net:default", "not a container"},
+		{"attach --name a..b netns:blue", "not a DNS name"},
+		{"expose 10.55.0.1", "want IP/LENGTH"},
+		{"expose netns:blue", "not an address"},
+		{"expose -h", "flag needs an argument"},
+		{"hide net:", "want net:CIDR"},
+		{"prime now", "got 1 arguments"},
+		{"rmpeer", "want PEER..."},
+		{"rmpeer a\nb", "want a peer's name"},
+		{"dns-add netns:blue", "give -h NAME"},
+		{"dns-add blue 10.2.0.1 -h a", "want an IP address"},
+		{"dns-add 10.2.0.1/16 -h a", "not a container"},
+		{"dns-add 0.0.0.0 -h a", "cannot have a name"},
+		{"dns-add -h a", "got 0 arguments"},
+		{"dns-lookup", "want NAME"},
+		{"dns-lookup a b", "want NAME"},
+		{"dns-args x", "got 1 arguments"},
 		{"attach 10.55.0.1 netns:blue", "not an address: want IP/LENGTH"},
 		{"attach 10.55.0.0/24 netns:blue", "the subnet, not an address in it"},
 		{"attach 10.55.0.1/24", "not a container"},
@@ -102,7 +121,8 @@ func TestNoVerb(t *testing.T) {
 func TestNotRunning(t *testing.T) {
 	c := newCLI(t)
 	for _, args := range []string{"status", "status --json", "status connections", "status peers", "status targets", "connect host2", "forget host2",
-		"attach 10.55.0.1/24 netns:a", "detach netns:a", "ps", "report", "stop"} {
+		"attach 10.55.0.1/24 netns:a", "attach --wait netns:a", "detach netns:a", "ps", "report", "stop", "status ipam", "status dns", "expose", "hide", "prime", "prime --wait",
+		"rmpeer a", "dns-add 10.2.0.1 -h a", "dns-remove netns:a", "dns-lookup a", "dns-args"} {
 		c.want(3, "", "no daemon is running at "+c.runDir()+": start one with weave launch", strings.Split(args, " ")...)
 	}
 }
@@ -111,17 +131,25 @@ func TestVerbs(t *testing.T) {
 	c := newCLI(t)
 	h1, _ := peer.ParseName("::1")
 	b := &apitest.Backend{
-		StatusAnswer: api.Status{Version: "1.2.3", Router: api.Router{Name: h1, NickName: "h1", Protocol: "1", MTU: 1376, FastDP: "off", Peers: api.PeerCounts{Known: 1}}},
+		StatusAnswer: api.Status{Version: "1.2.3", Router: api.Router{Name: h1, NickName: "h1", Protocol: "1", MTU: 1376, FastDP: "off", Peers: api.PeerCounts{Known: 1}},
+			DNS: &api.DNS{Domain: "weave.local.", TTL: time.Second, Listening: []netip.AddrPort{netip.MustParseAddrPort("10.32.0.9:53")}}},
 		ConnectionsAnswer: api.Connections{Encryption: true, Connections: []api.Connection{
 			{Outbound: true, Address: "192.0.2.7:6783", State: api.StateEstablished, Peer: h1, NickName: "h2", Path: "sleeve", Encrypted: true, MTU: 1418, RTT: 200 * time.Microsecond, Cipher: "aes-256-gcm"}}},
-		PeersAnswer:   api.Peers{Peers: []api.Peer{{Name: h1, NickName: "h1"}}},
-		TargetsAnswer: api.Targets{Targets: []string{"host2", "host3"}},
-		PsAnswer:      api.Attachments{Attachments: []api.Attachment{{Container: "netns:a", MAC: "02:00:00:00:00:09", Addrs: []netip.Prefix{netip.MustParsePrefix("10.55.0.1/24")}}}},
-		ReportAnswer:  api.Report{Version: "1.2.3", Router: api.Router{NickName: "h1"}, Targets: []string{"host2"}},
+		PeersAnswer:     api.Peers{Peers: []api.Peer{{Name: h1, NickName: "h1"}}},
+		TargetsAnswer:   api.Targets{Targets: []string{"host2", "host3"}},
+		PsAnswer:        api.Attachments{Attachments: []api.Attachment{{Container: "netns:a", MAC: "02:00:00:00:00:09", Addrs: []netip.Prefix{netip.MustParsePrefix("10.55.0.1/24")}}}},
+		AddressesAnswer: []netip.Prefix{netip.MustParsePrefix("10.32.0.9/12")},
+		RemovedAnswer:   api.Removed{Addresses: 524288},
+		IPAMAnswer:      api.IPAM{RangeNumIPs: 16, Shares: []api.Share{{Peer: h1, NickName: "h1", Addresses: 8, Self: true}}},
+		DNSAnswer: api.DNS{Records: []api.DNSRecord{
+			{Name: "web.weave.local.", Short: "web", Address: netip.MustParseAddr("10.32.0.1"), Container: "netns:a", Origin: h1, NickName: "h1"}}},
+		LookupAnswer: api.NameAddresses{Addrs: []netip.Addr{netip.MustParseAddr("10.32.0.1"), netip.MustParseAddr("fd00::1")}},
+		ReportAnswer: api.Report{Version: "1.2.3", Router: api.Router{NickName: "h1"}, Targets: []string{"host2"}},
 	}
 	c.backend(b)
 	c.want(0, "        Version: 1.2.3\n\n        Service: router\n       Protocol: weave 1\n           Name: 00:00:00:00:00:01(h1)\n     Encryption: disabled\n  PeerDiscovery: disabled\n"+
-		"        Targets: 0\n    Connections: 0\n          Peers: 1\n TrustedSubnets: none\n            MTU: 1376\n         FastDP: off\n", "", "status")
+		"        Targets: 0\n    Connections: 0\n          Peers: 1\n TrustedSubnets: none\n            MTU: 1376\n         FastDP: off\n"+
+		"\n        Service: dns\n         Domain: weave.local.\n      Listening: 10.32.0.9\n       Upstream: none\n            TTL: 1\n        Entries: 0\n", "", "status")
 	c.want(0, "-> 192.0.2.7:6783        established sleeve encrypted   00:00:00:00:00:01(h2) mtu=1418 rtt=0.2ms cipher=aes-256-gcm\n", "", "status", "connections")
 	c.want(0, "00:00:00:00:00:01(h1)\n", "", "status", "peers")
 	c.want(0, "host2\nhost3\n", "", "status", "targets")
@@ -132,19 +160,40 @@ func TestVerbs(t *testing.T) {
 	c.want(2, "", "can't evaluate field Nope", "report", "-f", "{{.Nope}}")
 	c.want(0, "10.55.0.1 fd00:55::1\n", "", "attach", "10.55.0.1/24", "ip:fd00:55::1/64", "netns:a")
 	c.want(0, "10.55.0.1\n", "", "detach", "10.55.0.1/24", "netns:/x")
-	c.want(0, "", "", "detach", "pid:7")
+	c.want(0, "10.32.0.9\n", "", "detach", "pid:7")
+	c.want(0, "10.32.0.9\n", "", "attach", "--name", "blue", "--no-multicast-route", "netns:b")
+	c.want(0, "10.55.0.1 10.32.0.9\n", "", "attach", "--wait", "10.55.0.1/24", "net:10.2.0.0/16", "netns:b")
+	c.want(0, "10.32.0.9\n", "", "expose", "-h", "h1", "-h", "h1.weave.local", "--without-masquerade", "net:default")
+	c.want(0, "10.32.0.9\n", "", "hide")
+	c.want(0, "", "", "prime")
+	c.want(0, "524288 IPs taken over from host3\n524288 IPs taken over from ::2\n", "", "rmpeer", "host3", "::2")
+	c.want(0, "00:00:00:00:00:01(h1)                        8 IPs (50.0% of total) (0 active)\n", "", "status", "ipam")
+	c.want(0, "web          10.32.0.1       netns:a      00:00:00:00:00:01(h1)\n", "", "status", "dns")
+	c.want(0, "", "", "dns-add", "10.32.0.1", "netns:a", "-h", "web")
+	c.want(0, "", "", "dns-add", "192.0.2.1", "fd00::1", "--name=web")
+	c.want(0, "", "", "dns-remove", "netns:a")
+	c.want(0, "10.32.0.1\nfd00::1\n", "", "dns-lookup", "web")
+	c.want(0, "--dns=10.32.0.9 --dns-search=weave.local.", "", "dns-args")
 	c.want(0, "", "", "connect", "host2", "[2001:db8::1]:7000")
 	c.want(0, "", "", "connect", "--replace")
 	c.want(0, "", "", "forget", "host2")
 	c.want(0, "weave "+version+"\n", "", "version")
 	for _, call := range []any{
 		api.ConnectRequest{Peers: []string{"host2", "[2001:db8::1]:7000"}}, api.ConnectRequest{Replace: true}, api.ForgetRequest{Peers: []string{"host2"}},
+		api.AttachRequest{Container: mustContainer(t, "netns:b"), Names: []string{"blue"}, NoMulticastRoute: true},
+		api.AttachRequest{Container: mustContainer(t, "netns:b"), Wait: true, Addrs: []api.Addr{
+			api.AddrOf(netip.MustParsePrefix("10.55.0.1/24")), api.NetOf(netip.MustParsePrefix("10.2.0.0/16"))}},
+		api.ExposeRequest{Addrs: []api.Addr{api.DefaultNet}, Names: []string{"h1", "h1.weave.local"}, WithoutMasquerade: true},
+		api.HideRequest{}, api.PrimeRequest{}, api.RmPeerRequest{Peer: "::2"},
+		apitest.Added{Container: mustContainer(t, "netns:a"), Addrs: []netip.Addr{netip.MustParseAddr("10.32.0.1")}, Name: "web"},
+		apitest.Added{Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00::1")}, Name: "web"},
+		apitest.Taken{Container: mustContainer(t, "netns:a")}, api.LookupRequest{Name: "web"},
 	} {
 		if !contains(b.Calls(), call) {
 			t.Errorf("%+v was not asked", call)
 		}
 	}
-	for _, args := range []string{"status", "status connections", "status peers", "status targets", "ps", "version", "report"} {
+	for _, args := range []string{"status", "status connections", "status peers", "status targets", "status ipam", "status dns", "dns-lookup web", "ps", "version", "report"} {
 		words := strings.Split(args, " ")
 		if args != "report" {
 			words = append(words, "--json")
@@ -155,6 +204,30 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("%s --json: %v, exit %d, %s%s", args, err, code, out, errs)
 		}
 	}
+}
+
+func mustContainer(t *testing.T, s string) api.Container {
+	t.Helper()
+	c, err := api.ParseContainer(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A reset that nobody took addresses from says so, and goes on.
+func TestResetWarns(t *testing.T) {
+	c := newCLI(t)
+	want := "weave: warning: host2 did not confirm\n"
+	var a bytes.Buffer
+	app := newApp()
+	app.stderr = &a
+	app.warn(api.Given{Warning: "host2 did not confirm"})
+	app.warn(api.Given{Addresses: 5})
+	if a.String() != want {
+		t.Errorf("got %q, want %q", a.String(), want)
+	}
+	c.want(0, "", "", "reset")
 }
 
 func TestCheck(t *testing.T) {
