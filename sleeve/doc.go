@@ -6,9 +6,10 @@
 // unmodified header followed by whole segments of payload. Each piece is sealed on
 // its own and all leave in one sendmsg. The receiver puts a complete run of
 // shards together again without touching a header byte, so both ends work in units
-// of 64 KiB while a lost datagram costs only the segments it carried.
+// of 64 KiB while a lost datagram costs only the segments it carried. Datagrams of one
+// UDP flow that come from the TAP device one by one are joined to a superframe first.
 //
-//	Link.Send → cut → session.Sealer.Seal (the only copy) → arena → Sender.Send
+//	Link.Send → join or cut → session.Sealer.Seal (the only copy) → arena → Sender.Send
 //	Socket.Recv → session.Opener.Open (in place) → lane → run → Receiver.Receive
 //
 // # Wire format

@@ -35,7 +35,7 @@ func TestOrderInBatch(t *testing.T) {
 func sendMixed(d *direct) (want [][]byte) {
 	sf := ether.NewSuperframe()
 	for i := range 3 {
-		frame, off := ethertest.Packet{UDP: true, ID: uint16(i), Payload: make([]byte, 700)}.Superframe(0)
+		frame, off := ethertest.Packet{UDP: true, ID: uint16(7 * i), Payload: make([]byte, 700)}.Superframe(0)
 		want = append(want, frame)
 		refill(sf, frame, off)
 		d.a.Send(0, d.a.route, sf)

@@ -40,7 +40,7 @@ func (t *txLane) relay(l *Link, rt peer.Route, off ether.Offload, bufs [][]byte)
 // relaySuper sends a superframe in pieces, the first its template. It reports false
 // when not one segment fits a datagram.
 func (t *txLane) relaySuper(rt peer.Route, off ether.Offload, bufs [][]byte, size int) bool {
-	t.sealBundle()
+	t.settle()
 	tmpl := bufs[0]
 	stamp := t.stamp[:]
 	pre, flags := t.prefix(stamp, rt)

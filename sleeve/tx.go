@@ -48,6 +48,7 @@ type txLane struct {
 	count  int
 	closed bool // the last one is shorter: no more may follow
 
+	join    join // what came later than the bundle
 	bundle  bundle
 	fragID  uint16
 	stamp   [stampBuf]byte
@@ -113,12 +114,12 @@ func (t *txLane) attach(l *Link) bool {
 		return false
 	}
 	if t.tx.keys != st.keys {
-		t.sealBundle() // what was promised to the old room
+		t.settle() // what was promised to the old room
 		t.tx.keys, t.tx.sealer, t.tx.asked = st.keys, st.keys.Sealer(t.lane), false
 		t.tx.over = t.tx.sealer.Overhead()
 	}
 	if t.room != st.limit-sealOver {
-		t.sealBundle()
+		t.settle()
 		t.room = st.limit - sealOver
 	}
 	return true
@@ -147,7 +148,7 @@ func (t *txLane) prefix(p []byte, rt peer.Route) (n int, flags uint16) {
 
 // super sends a frame of several segments, with a header of tmplLen bytes.
 func (t *txLane) super(rt peer.Route, off ether.Offload, buf []byte, head, tmplLen int) {
-	t.sealBundle()
+	t.settle()
 	pre, flags := t.prefix(t.stamp[:], rt)
 	k, ok := t.slice(&off, tmplLen, pre)
 	if !ok {
@@ -203,13 +204,26 @@ func (t *txLane) segmented(rt peer.Route, off ether.Offload, buf []byte, head, t
 			t.drop(dropBadOffload)
 			return
 		}
-		t.frame(rt, single(off), buf[:p+n], start)
+		t.plain(rt, single(off), buf[:p+n], start)
 		p += n
 	}
 }
 
-// frame sends a frame of one packet, buf[head:].
+// frame sends a frame of one packet, buf[head:], maybe together with others.
 func (t *txLane) frame(rt peer.Route, off ether.Offload, buf []byte, head int) {
+	if !t.joined(rt, off, buf[head:]) {
+		t.plain(rt, off, buf, head)
+	}
+}
+
+// settle seals what was gathered.
+func (t *txLane) settle() {
+	t.endJoin()
+	t.sealBundle()
+}
+
+// plain sends a frame of one packet as such.
+func (t *txLane) plain(rt peer.Route, off ether.Offload, buf []byte, head int) {
 	m, ok := frameMeta(off)
 	if !ok {
 		if ether.FinishChecksum(buf[head:], off) != nil {
@@ -268,7 +282,7 @@ func (t *txLane) resegment(rt peer.Route, off ether.Offload, buf []byte, head in
 // oversize deals with a frame that fits no datagram: pieces if the network may
 // cut it, else its sender has to be told.
 func (t *txLane) oversize(rt peer.Route, m meta, buf []byte, head int) {
-	t.sealBundle()
+	t.settle()
 	if mtu, tooBig := t.tooBig(rt, buf[head:]); tooBig {
 		t.drop(dropTooBig)
 		if t.hook != nil {
@@ -387,7 +401,7 @@ func (t *txLane) flush() {
 	if t.link == nil {
 		return
 	}
-	t.sealBundle()
+	t.settle()
 	t.transmit()
 	t.tx.count.publish()
 	if s := t.tx.sealer; s != nil && !t.tx.asked && s.NeedsRekey() {
