@@ -33,8 +33,15 @@ type handover struct {
 	heir  peer.Name
 	since time.Duration
 	sent  time.Duration
-	msg   *message
+	id    uint64
+	msgs  []*message
 	count uint64
+}
+
+// inheritance is a handover that arrives in parts.
+type inheritance struct {
+	id    uint64
+	parts uint64 // those received
 }
 
 // resolve finds a peer by its name or nickname.
@@ -222,8 +229,6 @@ func (c *core) startShutdown(o *op) {
 		return
 	}
 	d := c.ring.GiveAll(c.self, mine, heir)
-	// What others still give us, unknowing, is the heir's too.
-	d = d.Join(c.ring.Retire(c.self, heir, c.boot))
 	if !c.hits(bugKeepAfterHand) {
 		for _, r := range mine {
 			c.space.Lose(r)
@@ -233,9 +238,18 @@ func (c *core) startShutdown(o *op) {
 	}
 	c.dirty.ring = true
 	c.changed()
-	c.hand = &handover{op: o, heir: heir, since: c.now, sent: c.now - syncAgain, count: owned - held,
-		msg: &message{kind: kindHand, id: c.newID(), ring: d}}
-	c.spread(&message{kind: kindState, ring: d})
+	c.hand = &handover{op: o, heir: heir, since: c.now, sent: c.now - syncAgain, count: owned - held, id: c.newID()}
+	// The heir gets all we know: what it does not hear of it might take for ours.
+	all := &message{kind: kindHand, id: c.hand.id, boot: c.boot, ring: c.ring.All()}
+	parts := all.split()
+	for i, p := range parts {
+		q := *p
+		q.part, q.parts = uint8(i), uint8(len(parts))
+		c.hand.msgs = append(c.hand.msgs, &q)
+	}
+	if !d.Empty() {
+		c.spread(&message{kind: kindState, ring: d})
+	}
 }
 
 func (c *core) heir() (peer.Name, bool) {
@@ -282,19 +296,39 @@ func (c *core) checkHand() {
 	}
 	if c.now-h.sent >= syncAgain {
 		h.sent = c.now
-		c.send(h.heir, h.msg)
+		for _, m := range h.msgs {
+			c.send(h.heir, m)
+		}
 	}
 }
 
+// onHand inherits from a peer that leaves. What others still give that peer,
+// unknowing, is ours too: the fence says so.
 func (c *core) onHand(from peer.Name, m *message) {
-	if c.ring == nil || m.ring.ID.Equal(c.ring.ID()) {
-		c.mergeState(from, &message{kind: kindState, ring: m.ring})
-		c.send(from, &message{kind: kindHanded, id: m.id})
+	if c.ring != nil && !m.ring.ID.Equal(c.ring.ID()) {
+		c.conflict(from, m.ring.ID)
+		return
 	}
+	c.mergeState(from, &message{kind: kindState, ring: m.ring})
+	in := c.inherits[from]
+	if in.id != m.id {
+		in = inheritance{id: m.id}
+	}
+	in.parts |= 1 << (m.part % maxParts)
+	c.inherits[from] = in
+	if c.ring == nil || in.parts != 1<<m.parts-1 {
+		return
+	}
+	if d := c.ring.Retire(from, c.self, m.boot); !d.Empty() {
+		c.dirty.ring = true
+		c.changed()
+		c.spread(&message{kind: kindState, ring: d})
+	}
+	c.send(from, &message{kind: kindHanded, id: m.id})
 }
 
 func (c *core) onHanded(from peer.Name, m *message) {
-	if h := c.hand; h != nil && h.heir == from && h.msg.id == m.id {
+	if h := c.hand; h != nil && h.heir == from && h.id == m.id {
 		c.hand = nil
 		c.answer(h.op, result{count: h.count})
 	}

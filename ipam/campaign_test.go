@@ -50,6 +50,7 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		n = min(n, 1000)
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	var next, failures atomic.Uint64
 	stats := map[string]int{}
 	var mu sync.Mutex

@@ -60,7 +60,8 @@ type core struct {
 	stopping   bool
 	ops        []*op // waiting, in order of arrival
 	asks       map[addr.Range]*ask
-	granted    map[peer.Name]given // the last grant to each, in case it is asked for again
+	granted    map[peer.Name]given       // the last grant to each, in case it is asked for again
+	inherits   map[peer.Name]inheritance // from peers that leave
 	removals   []*removal
 	taken      []*takenSpace
 	ending     *op // the request to leave, while we do not know yet what is ours to give
@@ -134,7 +135,7 @@ func newCore(s setup, stored *restored) (*core, effects, error) {
 		rnd: rand.New(rand.NewPCG(s.seed, uint64(s.run))), bug: s.bug, last: s.at,
 		reach: map[peer.Name]bool{}, nicks: map[peer.Name]string{}, members: ring.Members{},
 		leases: map[addr.Addr]*lease{}, byIdent: map[string][]addr.Addr{}, asks: map[addr.Range]*ask{},
-		granted: map[peer.Name]given{}, conflicts: map[peer.Name]Note{}, doubles: map[addr.Addr]duplicate{},
+		granted: map[peer.Name]given{}, inherits: map[peer.Name]inheritance{}, conflicts: map[peer.Name]Note{}, doubles: map[addr.Addr]duplicate{},
 		proposed: -1, wantSent: -syncAgain, reported: -reportPause, house: -houseTime,
 		dirty: dirt{leases: map[addr.Addr]bool{}},
 	}
@@ -352,6 +353,7 @@ func (e evGone) apply(c *core) {
 	delete(c.reach, e.name)
 	delete(c.nicks, e.name)
 	delete(c.granted, e.name)
+	delete(c.inherits, e.name)
 }
 
 // evFenced says that another daemon uses our name.

@@ -68,7 +68,7 @@ func (c *core) onWant(from peer.Name) {
 func (c *core) votesChanged() {
 	c.dirty.votes = true
 	c.changed()
-	c.spread(&message{kind: kindState, votes: c.paxos.Votes()})
+	c.spread(&message{kind: kindState, votes: c.paxos.Votes(), rng: c.universe})
 }
 
 // decide takes our part in a running election, and its result.

@@ -24,7 +24,7 @@ import (
 // numbers, a range is the array [start, size].
 //
 //	kind       from → to          meaning, and the keys that it has besides kind
-//	1 state    gossip, neighbour  part of what I know: ring, members, votes
+//	1 state    gossip, neighbour  part of what I know: ring, members, votes (with the range voted on)
 //	2 digest   neighbour          sum of all I know; differs from yours: send me yours.
 //	                              hop counts the digests of one exchange
 //	3 want     unicast            an observer asks electors to divide the range
@@ -35,7 +35,7 @@ import (
 //	7 sync     unicast            tell me all you know, and what you remember of me (run, boot)
 //	8 ack      unicast            my ring if it differs from yours, in parts; memory is
 //	                              the member record I have of you
-//	9 hand     unicast            all I had is yours now: ring
+//	9 hand     unicast            all I had is yours now: all I know, in parts; boot is my last run
 //	10 handed  unicast            I have stored it
 //
 // id ties an answer to its question; it is unique within a run.
@@ -280,7 +280,7 @@ func (m *message) complete() error {
 	case kindGrant:
 		ok = !m.rng.Empty() && m.hasRing()
 	case kindHand:
-		ok = m.hasRing()
+		ok = m.hasRing() && m.parts > 0 && m.part < m.parts
 	case kindAck:
 		ok = m.parts > 0 && m.part < m.parts
 	}
@@ -455,7 +455,10 @@ func (d data) Merge(o gossip.Data) gossip.Data {
 	votes := paxos.New(peer.Name{}, 0, false, 0)
 	votes.Merge(d.m.votes)
 	votes.Merge(other.m.votes)
-	n.votes = votes.Votes()
+	n.votes, n.rng = votes.Votes(), d.m.rng
+	if n.rng.Empty() {
+		n.rng = other.m.rng
+	}
 	return data{n}
 }
 

@@ -152,9 +152,9 @@ func (c *core) pump() {
 	if len(c.ops) == 0 {
 		return
 	}
-	left := c.ops[:0:len(c.ops)]
 	pending := slices.Clone(c.ops)
 	slices.SortStableFunc(pending, func(a, b *op) int { return int(boolInt(a.kind == opAllocate)) - int(boolInt(b.kind == opAllocate)) })
+	left := make([]*op, 0, len(pending))
 	for _, o := range pending {
 		if c.try(o) {
 			continue
@@ -165,7 +165,6 @@ func (c *core) pump() {
 		}
 		left = append(left, o)
 	}
-	clear(c.ops[len(left):])
 	c.ops = left
 }
 
@@ -243,7 +242,7 @@ func (c *core) tryAllocate(o *op) bool {
 // hopeless reports whether waiting cannot help, unless a container ends.
 func (c *core) hopeless(o *op) bool {
 	rng := o.rng.Hosts().Intersect(c.universe)
-	return c.confirm == nil && c.space.HeldIn(rng) == 0 && len(c.blockers(rng)) == 0
+	return c.confirm == nil && c.space.HeldIn(rng) == 0 && !c.asks[rng].blocked
 }
 
 func (c *core) tryClaim(o *op) bool {

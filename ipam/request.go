@@ -28,6 +28,7 @@ type ask struct {
 	wanted  time.Duration        // when somebody last asked for it
 	running bool                 // a round is under way
 	over    bool                 // a round has ended
+	blocked bool                 // somebody did not answer in it
 }
 
 // given is the last grant to a peer: its question may come again if our answer was
@@ -76,6 +77,7 @@ func (c *core) seek(rng addr.Range) (over bool) {
 	}
 	if a.running {
 		a.running, a.over, a.pause = false, true, c.now+askPause
+		a.blocked = len(c.blockers(rng)) > 0
 	}
 	return a.over
 }

@@ -63,6 +63,9 @@ type sim struct {
 	failed    string
 	trace     []string // the last events, for people
 	tracing   bool
+	calm      bool // the end of a schedule: everything is healed
+	linked    time.Duration
+	changes   int // of links
 	runs      uint64
 	stats     map[string]int
 	callbacks map[*op]func(result)
@@ -84,7 +87,7 @@ type simHost struct {
 	clock      time.Duration
 	frozen     time.Duration // until then nothing moves
 	containers map[string]*container
-	reach      map[peer.Name]bool
+	seen       int // of sim.changes
 	notes      []Note
 	orphans    []string      // idents whose end the daemon was not told, being down; nobody will free them
 	thaw       time.Duration // of the last freeze
@@ -121,7 +124,7 @@ func newSim(seed uint64, n int, prefix string, init Init) *sim {
 func (s *sim) addHost(observer bool) *simHost {
 	i := len(s.hosts)
 	h := &simHost{id: i, name: simName(i), nick: fmt.Sprint("host", i+1), disk: map[string][]byte{}, observer: observer,
-		containers: map[string]*container{}, reach: map[peer.Name]bool{}}
+		containers: map[string]*container{}}
 	s.hosts = append(s.hosts, h)
 	for j := range s.up {
 		s.up[j] = append(s.up[j], false)
@@ -143,7 +146,7 @@ func (s *sim) onHost(h *simHost, d time.Duration, do func()) {
 			return
 		}
 		if h.frozen > s.now {
-			s.onHost(h, h.frozen-s.now+time.Duration(s.rnd.Int64N(1e6)), do)
+			s.onHost(h, min(h.frozen-s.now, 300*time.Millisecond)+time.Duration(s.rnd.Int64N(1e6)), do)
 			return
 		}
 		do()
@@ -179,7 +182,7 @@ func (s *sim) start(h *simHost) {
 		return
 	}
 	h.run++
-	h.leaving = false
+	h.leaving, h.seen = false, -1
 	s.runs++
 	var records []Record
 	for _, k := range slices.Sorted(maps.Keys(h.disk)) {
@@ -246,7 +249,7 @@ func (s *sim) step(h *simHost, ev event) {
 		return
 	}
 	if h.frozen > s.now {
-		s.onHost(h, h.frozen-s.now, func() { s.step(h, ev) })
+		s.onHost(h, min(h.frozen-s.now, 300*time.Millisecond), func() { s.step(h, ev) })
 		return
 	}
 	s.carryOut(h, h.core.step(ev, s.now+h.clock))
@@ -311,12 +314,20 @@ func (s *sim) request(h *simHost, o *op, cb func(result)) {
 
 // tick is the host's mesh and clock.
 func (s *sim) tick(h *simHost) {
-	s.step(h, evMesh{s.meshOf(h)})
-	s.onHost(h, 250*time.Millisecond, func() { s.tick(h) })
+	if s.relink(); h.seen != s.changes {
+		h.seen = s.changes
+		s.step(h, evMesh{s.meshOf(h)})
+	} else {
+		s.step(h, evTick{})
+	}
+	wait := 250 * time.Millisecond
+	if s.calm {
+		wait *= 2
+	}
+	s.onHost(h, wait, func() { s.tick(h) })
 }
 
 func (s *sim) meshOf(h *simHost) (m Mesh) {
-	s.relink()
 	reach := s.reachable(h)
 	for _, o := range s.hosts {
 		if o != h && o.name != h.name {
@@ -329,11 +340,16 @@ func (s *sim) meshOf(h *simHost) (m Mesh) {
 
 // relink lets the mesh notice, once in a while, which links work both ways.
 func (s *sim) relink() {
+	if s.now < s.linked+50*time.Millisecond {
+		return
+	}
+	s.linked = s.now
 	for i, a := range s.hosts {
 		for j, b := range s.hosts {
 			works := i != j && a.core != nil && b.core != nil && !a.isolated && !b.isolated && !s.cut[[2]int{i, j}] && !s.cut[[2]int{j, i}]
 			if works != s.up[i][j] && (a.core == nil || b.core == nil || s.rnd.IntN(4) == 0) {
 				s.up[i][j], s.up[j][i] = works, works
+				s.changes++
 			}
 		}
 	}
@@ -433,7 +449,9 @@ func (s *sim) hand(from, to *simHost, m *message) {
 		}
 		name := from.name
 		s.onHost(to, d, func() {
-			s.log("%s -> %s: %s", from.nick, to.nick, m.short())
+			if s.tracing {
+				s.log("%s -> %s: %s", from.nick, to.nick, m.short())
+			}
 			s.step(to, evMessage{name, m})
 		})
 	}

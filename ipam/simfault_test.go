@@ -13,10 +13,10 @@ import (
 // script is one random schedule.
 type script struct {
 	*sim
-	guard  time.Duration // no new faults until then: something is going on that must not be disturbed
-	calm   bool          // the end of the schedule: everything is healed
-	unsure bool          // somebody left without an heir's confirmation
-	serial int
+	guard     time.Duration // no new faults until then: something is going on that must not be disturbed
+	unsure    bool          // somebody left without an heir's confirmation
+	lastLeave time.Duration
+	serial    int
 }
 
 // newScript draws a network and its weather from the seed.
@@ -293,6 +293,7 @@ func (s *script) leave() {
 	s.stats["leave"]++
 	s.log("%s leaves", h.nick)
 	h.leaving = true
+	s.lastLeave = s.now
 	s.evict(h)
 	s.request(h, &op{kind: opShutdown}, func(r result) {
 		s.log("%s has left: %v", h.nick, r.err)
@@ -305,8 +306,8 @@ func (s *script) leave() {
 
 // lose: a machine is lost for good, with its containers.
 func (s *script) lose() {
-	if s.alive() <= 3 {
-		return
+	if s.alive() <= 3 || s.now < s.lastLeave+10*time.Second {
+		return // an heir that dies before it has told anybody takes its inheritance along
 	}
 	if h := s.pick(func(h *simHost) bool { return h.core != nil && !h.isolated }); h != nil {
 		s.log("%s is lost for good", h.nick)

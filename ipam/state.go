@@ -61,10 +61,13 @@ func (c *core) mergeGranted(from peer.Name, m *message, granted addr.Range) {
 		news.ring = c.mergeRing(from, m.ring, granted)
 	}
 	news.members = c.mergeMembers(m.members)
-	if c.ring == nil {
+	if len(m.votes) > 0 && m.rng != c.universe {
+		c.conflict(from, ring.ID{Range: m.rng})
+	} else if c.ring == nil {
 		if news.votes = c.paxos.Merge(m.votes); len(news.votes) > 0 {
 			c.dirty.votes = true
 			c.changed()
+			news.rng = c.universe
 		}
 	} else if len(m.votes) > 0 && !m.hasRing() {
 		c.sendAll(from, 0) // the election is over
@@ -199,7 +202,7 @@ func (c *core) all() *message {
 	if c.ring != nil {
 		m.ring = c.ring.All()
 	} else {
-		m.votes = c.paxos.Votes()
+		m.votes, m.rng = c.paxos.Votes(), c.universe
 	}
 	return m
 }

@@ -116,6 +116,9 @@ func (id ID) String() string {
 	for _, p := range id.Range.Prefixes() {
 		prefixes = append(prefixes, p.String())
 	}
+	if len(names) == 0 {
+		return strings.Join(prefixes, "+")
+	}
 	return strings.Join(prefixes, "+") + " seeded by " + strings.Join(names, ",")
 }
 
