@@ -48,7 +48,7 @@ func TestSimulation(t *testing.T) {
 	}
 	n := *schedules
 	if testing.Short() {
-		n = min(n, 1000)
+		n = min(n, 200) // with the race detector one takes 100 ms
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	var next, failures atomic.Uint64
