@@ -8,6 +8,7 @@ import (
 
 	"weave/internal/peer"
 	"weave/mesh/dial"
+	"weave/mesh/overlay"
 	"weave/mesh/topo"
 )
 
@@ -30,6 +31,8 @@ type conn struct {
 	log   *slog.Logger
 	links []*link
 	gone  bool // dropped; late events are ignored
+
+	absent []overlay.Status // paths of ours that this connection cannot have, with the reason
 
 	established bool      // a link is up
 	wasUp       bool      // a link was up once

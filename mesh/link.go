@@ -3,7 +3,9 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weave/crypto/policy"
@@ -41,11 +43,21 @@ func (l *loop) link(c *conn) {
 		lk, err := ov.Prepare(l.params(c, k))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", path, err))
-			c.log.Warn("path can't be used", "path", path, "err", err)
+			c.absent = append(c.absent, overlay.Status{Path: path, Reason: overlay.ReasonOf(err)})
+			level := slog.LevelWarn
+			if errors.Is(err, policy.ErrEncryptedOnly) {
+				level = slog.LevelInfo // as it should be
+			}
+			c.log.Log(l.ctx, level, "path can't be used", "path", path, "err", err)
 			continue
 		}
 		k.link = lk
 		c.links = append(c.links, k)
+	}
+	for _, p := range l.r.offer.Paths {
+		if !slices.Contains(c.agree.Paths, p.Name) {
+			c.absent = append(c.absent, overlay.Status{Path: p.Name, Reason: overlay.ReasonNotOffered})
+		}
 	}
 	if len(c.links) == 0 {
 		l.drop(c, &Error{Reason: ReasonNoPath, Text: "no path in common", Err: errors.Join(errs...)}, true)

@@ -100,6 +100,7 @@ func (l *loop) connStatus(c *conn) ConnStatus {
 			s.Encrypted = best.Cipher != session.CipherNone
 		}
 	}
+	s.Links = append(s.Links, c.absent...)
 	if c.established {
 		s.State = StateEstablished
 	} else {
