@@ -262,6 +262,18 @@ func (s *Switch) emit(e MACEvent) {
 // Sighted records that the kernel's bridge saw m on a port other than ours.
 func (s *Switch) Sighted(m ether.MAC) { s.learn(m, s.cfg.Local, s.now()) }
 
+// Vouched records that the peer owner says m is on its bridge: an address that is not
+// known, or is known to be there, was heard now. Where another peer, or the bridge, has
+// it only frames move it.
+func (s *Switch) Vouched(m ether.MAC, owner peer.Name) {
+	if m.IsMulticast() || owner.IsZero() || owner == s.cfg.Local {
+		return
+	}
+	if at, known := s.macs.lookup(m); !known || at == owner {
+		s.learn(m, owner, s.now())
+	}
+}
+
 // ForgetPeer drops all MACs that live at a peer that is gone.
 func (s *Switch) ForgetPeer(n peer.Name) {
 	for _, m := range s.macs.remove(func(e *macEntry) bool { return e.owner == n }) {
