@@ -46,6 +46,8 @@ import (
 // Timing of a Machine. The zero value of a field means the default.
 type Timing struct {
 	Interval   time.Duration // between requests; 500 ms
+	First      time.Duration // between the first ones, until FirstCount of them; 100 ms
+	FirstCount int           // 10
 	Timeout    time.Duration // without a reply until an Up path is Down; 1.75 s
 	Needed     int           // replies in a row for the first Up; 3
 	Hysteresis int           // replies in a row for Up after a failure; 10
@@ -61,12 +63,16 @@ func (t *Timing) fill() {
 		}
 	}
 	def(&t.Interval, 500*time.Millisecond)
+	def(&t.First, 100*time.Millisecond)
 	def(&t.Timeout, 1750*time.Millisecond)
 	def(&t.BackoffMin, 10*time.Second)
 	def(&t.BackoffMax, 5*time.Minute)
 	def(&t.Settled, time.Minute)
 	if t.Needed == 0 {
 		t.Needed = 3
+	}
+	if t.FirstCount == 0 {
+		t.FirstCount = 10
 	}
 	if t.Hysteresis == 0 {
 		t.Hysteresis = 10
@@ -141,8 +147,12 @@ func (m *Machine) Tick(now time.Time) (send bool, seq uint32, changed bool) {
 		m.row = 0 // the last request was lost, or is late
 	}
 	m.seq++
-	if m.next = m.next.Add(m.timing.Interval); !m.next.After(now) {
-		m.next = now.Add(m.timing.Interval) // we were held up
+	interval := m.timing.Interval
+	if m.state == Probing && int(m.seq) <= m.timing.FirstCount {
+		interval = m.timing.First
+	}
+	if m.next = m.next.Add(interval); !m.next.After(now) {
+		m.next = now.Add(interval) // we were held up
 	}
 	return true, m.seq, changed
 }

@@ -34,8 +34,8 @@ func play(m *Machine, ms int, alive func(ms int) bool) (changes []string, at []i
 func TestProvenAfterThreeReplies(t *testing.T) {
 	m := New(Timing{}, t0)
 	changes, at := play(m, 3000, func(int) bool { return true })
-	if len(changes) != 1 || changes[0] != "up" || at[0] != 1000 {
-		t.Errorf("changes %v at %v, want up at 1000", changes, at)
+	if len(changes) != 1 || changes[0] != "up" || at[0] != 200 {
+		t.Errorf("changes %v at %v, want up at 200", changes, at)
 	}
 	if m.RTT() != time.Millisecond {
 		t.Errorf("RTT %v", m.RTT())
@@ -43,9 +43,9 @@ func TestProvenAfterThreeReplies(t *testing.T) {
 }
 
 func TestLostReplyBreaksTheRow(t *testing.T) {
-	changes, at := play(New(Timing{}, t0), 4000, func(ms int) bool { return ms != 1000 })
-	if len(changes) != 1 || at[0] != 2500 {
-		t.Errorf("changes %v at %v, want up at 2500", changes, at)
+	changes, at := play(New(Timing{}, t0), 4000, func(ms int) bool { return ms != 200 })
+	if len(changes) != 1 || at[0] != 500 {
+		t.Errorf("changes %v at %v, want up at 500", changes, at)
 	}
 }
 

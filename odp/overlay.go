@@ -1,0 +1,256 @@
+package odp
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"sync"
+	"time"
+
+	"weave/crypto/policy"
+	"weave/internal/ether"
+	"weave/internal/peer"
+	"weave/mesh/overlay"
+	"weave/odp/proof"
+)
+
+// Name is the overlay's name in offers and status.
+const Name = "fastdp"
+
+// LingerTime is how long the kernel goes on carrying frames to a peer whose
+// connection ended while the path was up. A peer that is gone gets frames for no
+// longer than that.
+const LingerTime = 1750 * time.Millisecond
+
+// vouchEvery is how often a peer is told again of the MACs that are here: well below
+// the time after which a switch forgets one.
+const vouchEvery = time.Minute
+
+// ErrClosed is returned by Prepare when Run is over.
+var ErrClosed = errors.New("odp: closed")
+
+// Config of an Overlay.
+type Config struct {
+	Backend Backend
+	Local   peer.Name
+	MTU     int    // of the overlay: what heartbeats prove
+	Port    uint16 // UDP port that the backend receives on
+	VNI     uint32
+	Timing  proof.Timing
+	Log     *slog.Logger
+
+	// Vouched is told of MACs that a peer says are on its bridge; it does not block.
+	Vouched func(from peer.Name, macs []ether.MAC)
+	// Changed is told that what Lingers, or the backend's ports, say may have
+	// changed; it does not block.
+	Changed func()
+}
+
+// Overlay makes the links of the kernel path. It implements overlay.Overlay, and
+// Sink for its Backend.
+type Overlay struct {
+	cfg Config
+	be  Backend
+	log *slog.Logger
+
+	mu     sync.Mutex
+	links  map[peer.Name]*Link
+	probes map[ether.MAC]*Link // by the source of its heartbeats
+	linger map[peer.Name]*time.Timer
+	macs   []ether.MAC // on our bridge; immutable
+	closed bool
+}
+
+var _ overlay.Overlay = (*Overlay)(nil)
+
+// New makes an Overlay. Links may be prepared at once; they hear nothing before Run.
+func New(cfg Config) (*Overlay, error) {
+	if cfg.Backend == nil || cfg.Local.IsZero() || cfg.Log == nil || cfg.MTU < 68 || cfg.Vouched == nil || cfg.Changed == nil {
+		return nil, errors.New("odp: incomplete configuration")
+	}
+	return &Overlay{
+		cfg: cfg, be: cfg.Backend, log: cfg.Log,
+		links: map[peer.Name]*Link{}, probes: map[ether.MAC]*Link{}, linger: map[peer.Name]*time.Timer{},
+	}, nil
+}
+
+// Name returns [Name].
+func (o *Overlay) Name() string { return Name }
+
+// Offer has our port, and what the peer's end of the link is told anyway.
+func (o *Overlay) Offer() overlay.Path {
+	d := []byte{version, byte(o.cfg.VNI >> 16), byte(o.cfg.VNI >> 8), byte(o.cfg.VNI)}
+	return overlay.Path{Name: Name, Port: o.cfg.Port, Data: binary.BigEndian.AppendUint16(d, uint16(o.cfg.MTU))}
+}
+
+// Prepare makes the link of a control connection. Without a permit for clear data it
+// fails with policy.ErrEncryptedOnly, and ends what the kernel still did for that
+// peer.
+func (o *Overlay) Prepare(p overlay.Params) (overlay.Link, error) {
+	if !p.Permit.Clear() {
+		o.dropLinger(p.Remote)
+		return nil, &ReasonError{Why: ReasonPolicy, Err: policy.ErrEncryptedOnly}
+	}
+	if p.Remote.IsZero() || p.Send == nil || p.Notify == nil || !p.RemoteAddr.IsValid() {
+		return nil, errors.New("odp: incomplete parameters")
+	}
+	l := newLink(o, p)
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return nil, ErrClosed
+	}
+	old := o.links[p.Remote]
+	o.links[p.Remote] = l
+	o.probes[ProbeMAC(p.Remote, false)], o.probes[ProbeMAC(p.Remote, true)] = l, l
+	o.mu.Unlock()
+	if old != nil { // the mesh closes it, but may not have yet
+		old.Close()
+	}
+	o.be.AddPeer(l.peer())
+	go l.run()
+	return l, nil
+}
+
+// closedLink is called once by a link that ends.
+func (o *Overlay) closedLink(l *Link, wasUp bool) {
+	name := l.p.Remote
+	o.mu.Lock()
+	current := o.links[name] == l
+	if current {
+		delete(o.links, name)
+		delete(o.probes, ProbeMAC(name, false))
+		delete(o.probes, ProbeMAC(name, true))
+	}
+	// When we stop ourselves the kernel keeps all it has: the next run finds it.
+	if current && wasUp && !o.closed {
+		if t := o.linger[name]; t != nil {
+			t.Stop()
+		}
+		o.linger[name] = time.AfterFunc(LingerTime, func() { o.endLinger(name) })
+	}
+	keep := !current || wasUp || o.closed || o.linger[name] != nil
+	o.mu.Unlock()
+	if !keep {
+		o.be.RemovePeer(name)
+	}
+}
+
+// endLinger ends the time of a path whose connection has not come back.
+func (o *Overlay) endLinger(name peer.Name) {
+	o.mu.Lock()
+	_, was := o.linger[name]
+	delete(o.linger, name)
+	gone := was && o.links[name] == nil && !o.closed
+	o.mu.Unlock()
+	if !was {
+		return
+	}
+	if gone {
+		o.log.Info("kernel path given up", "peer", name, "reason", ReasonClosed)
+	}
+	o.cfg.Changed() // first the bridge's entries go, which is up to others
+	if gone {
+		time.AfterFunc(100*time.Millisecond, func() {
+			o.mu.Lock()
+			gone := o.links[name] == nil && o.linger[name] == nil && !o.closed
+			o.mu.Unlock()
+			if gone {
+				o.be.RemovePeer(name)
+			}
+		})
+	}
+}
+
+// dropLinger ends all for a peer at once.
+func (o *Overlay) dropLinger(name peer.Name) {
+	o.mu.Lock()
+	t := o.linger[name]
+	delete(o.linger, name)
+	gone := o.links[name] == nil
+	o.mu.Unlock()
+	if t != nil {
+		t.Stop()
+	}
+	if gone {
+		o.be.RemovePeer(name)
+		o.cfg.Changed()
+	}
+}
+
+// Lingers reports whether the kernel goes on carrying frames to a peer that has no
+// connection.
+func (o *Overlay) Lingers(name peer.Name) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.linger[name] != nil
+}
+
+// Adopted returns the MACs that lead to peers by entries of an earlier run which
+// nobody asked for yet.
+func (o *Overlay) Adopted() map[ether.MAC]netip.Addr { return o.be.Adopted() }
+
+// Backend returns the one given to New.
+func (o *Overlay) Backend() Backend { return o.be }
+
+// SetLocalMACs says which MACs are on our bridge; peers are told of new ones at once.
+// The caller does not change macs afterwards.
+func (o *Overlay) SetLocalMACs(macs []ether.MAC) {
+	o.mu.Lock()
+	o.macs = macs
+	links := maps.Clone(o.links)
+	o.mu.Unlock()
+	for _, l := range links {
+		l.wake()
+	}
+}
+
+func (o *Overlay) localMACs() []ether.MAC {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.macs
+}
+
+// Probe implements Sink.
+func (o *Overlay) Probe(frame []byte) {
+	if len(frame) < proof.MinLen {
+		return
+	}
+	o.mu.Lock()
+	l := o.probes[ether.MAC(frame[6:12])]
+	o.mu.Unlock()
+	if l != nil {
+		l.heard(frame)
+	}
+}
+
+// Changed implements Sink.
+func (o *Overlay) Changed() { o.cfg.Changed() }
+
+// Run runs the backend until ctx ends, then closes all links. What the kernel does
+// stays: it goes on between two runs of a daemon.
+func (o *Overlay) Run(ctx context.Context) error {
+	err := o.be.Run(ctx, o)
+	o.mu.Lock()
+	o.closed = true
+	for _, t := range o.linger {
+		t.Stop()
+	}
+	links := maps.Clone(o.links)
+	o.mu.Unlock()
+	for _, l := range links {
+		l.Close()
+	}
+	return err
+}
+
+// Closing makes links that end from now on leave the kernel as it is. It is to be
+// called before the mesh closes its connections because the daemon stops.
+func (o *Overlay) Closing() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+}
