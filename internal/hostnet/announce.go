@@ -19,8 +19,8 @@ func (s *space) announce(ifindex int, mac ether.MAC, addrs []netip.Prefix) error
 	return s.transmit(ifindex, announcements(mac, addrs))
 }
 
-// Announce tells those behind the router's port dev where the containers' addresses
-// are, as Attach did when they may not have been there yet. The frames leave
+// Announce tells those behind the router's port dev where the addresses of the
+// containers and of the bridge are, as Attach and Expose did when they may not have been there yet. The frames leave
 // through dev only, so it needs no access to the containers.
 func (h *Host) Announce(bridge, dev string) error {
 	list, err := h.List(bridge)
@@ -34,6 +34,11 @@ func (h *Host) Announce(bridge, dev string) error {
 	var frames [][]byte
 	for _, a := range list {
 		frames = append(frames, announcements(a.MAC, a.Addrs)...)
+	}
+	if br, err := h.bridge(bridge); err == nil {
+		if own, err := h.exposed(br.Index); err == nil {
+			frames = append(frames, announcements(macOf(br.HardwareAddr), own)...)
+		}
 	}
 	return hint(h.transmit(link.Attrs().Index, frames))
 }

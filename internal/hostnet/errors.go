@@ -11,15 +11,16 @@ import (
 // What a caller may want to tell apart. The errors returned wrap these, name the
 // thing in question and say what to do.
 var (
-	ErrContainerName   = errors.New("not a container reference: use netns:NAME, netns:/path or pid:N") // usage
-	ErrBadAddress      = errors.New("not an address for a container")                                  // usage
-	ErrBadOption       = errors.New("not a usable option")                                             // usage
-	ErrNoNamespace     = errors.New("no such network namespace")                                       // not found
-	ErrHostNamespace   = errors.New("that is the host's own network namespace")                        // usage
-	ErrAddressInUse    = errors.New("address in use")                                                  // conflict; see AddressInUseError
-	ErrInterfaceExists = errors.New("interface exists and is not ours")                                // conflict
-	ErrNotBridge       = errors.New("a link of that name exists and is not a bridge")                  // conflict
-	ErrNoBridge        = errors.New("no such bridge")                                                  // daemon not running
+	ErrContainerName   = errors.New("not a container reference: use netns:NAME, netns:/path or pid:N")                    // usage
+	ErrBadAddress      = errors.New("not an address for a container")                                                     // usage
+	ErrBadOption       = errors.New("not a usable option")                                                                // usage
+	ErrNoNamespace     = errors.New("no such network namespace")                                                          // not found
+	ErrHostNamespace   = errors.New("that is the host's own network namespace")                                           // usage
+	ErrAddressInUse    = errors.New("address in use")                                                                     // conflict; see AddressInUseError
+	ErrInterfaceExists = errors.New("interface exists and is not ours")                                                   // conflict
+	ErrNotBridge       = errors.New("a link of that name exists and is not a bridge")                                     // conflict
+	ErrNoNftables      = errors.New("the kernel lacks nftables, or its NAT (modules nf_tables, nft_masq, nft_chain_nat)") // kernel feature
+	ErrNoBridge        = errors.New("no such bridge")                                                                     // daemon not running
 )
 
 // AddressInUseError says which address of which interface stands in the way. It

@@ -13,6 +13,7 @@
 //	                    a veth without one is half made, and [Host.Repair] removes it.
 //	ethwe               the container's end, in its namespace
 //	extern_learn        FDB entries of remote MACs, on the router's ports
+//	ip weave, ip6 weave nftables tables with the rules of an exposed host: rules.go
 //
 // Offloads stay on everywhere. The container's end gets a gso_max_size so that one
 // superframe is one UDP GSO send; the router's TAP must never get one, because the

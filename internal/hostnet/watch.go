@@ -93,7 +93,7 @@ func linkOf(m syscall.NetlinkMessage) (index int, name string, ok bool) {
 	return int(info.Index), unix.ByteSliceToString(attrs[unix.IFLA_IFNAME]), true
 }
 
-// listener receives rtnetlink notifications of a namespace.
+// listener receives netlink notifications of a namespace.
 type listener struct {
 	fd   int
 	poll *rawio.Poller
@@ -103,9 +103,13 @@ type listener struct {
 const listenBuf = 4 << 20
 
 func (s *space) listen(groups ...int) (*listener, error) {
+	return s.listenTo(unix.NETLINK_ROUTE, groups...)
+}
+
+func (s *space) listenTo(protocol int, groups ...int) (*listener, error) {
 	l := &listener{fd: -1}
 	err := s.do(func() (err error) {
-		l.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+		l.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 		return err
 	})
 	if err != nil {
