@@ -35,7 +35,8 @@ type Config struct {
 	// Allow says which sources are answered: addresses of the container networks and of
 	// the host. It is called for each UDP packet and must be quick and not block.
 	Allow func(netip.Addr) bool
-	// Known says which peers the mesh knows; names of others are swept out. nil: all.
+	// Known says which peers the mesh knows; names of others are swept out. nil: all. The
+	// mesh's own goroutine calls it, through Channel.Digest, so it must not wait for that.
 	Known func(peer.Name) bool
 	// Sockets are served by Run, which closes them. There may be none.
 	Sockets Sockets

@@ -126,11 +126,14 @@ func (r *Registry) relive(epoch uint64, uid peer.UID) {
 	next := &log{life: r.life}
 	r.seq = 0
 	for _, e := range l.live {
-		r.index.remove(e)
-		r.seq++
-		n := newEntry(r.name, r.seq, e.Name(), e.Container(), e.addr)
-		next.live = append(next.live, n)
-		r.index.add(n)
+		r.seq++ // <= e.seq
+		if e.seq != r.seq {
+			n := newEntry(r.name, r.seq, e.Name(), e.Container(), e.addr)
+			r.index.add(n) // first: readers are to find the name at any moment
+			r.index.remove(e)
+			e = n
+		}
+		next.live = append(next.live, e)
 	}
 	next.known = r.seq
 	r.logs[r.name] = next
