@@ -64,6 +64,15 @@
 //
 // A longer message than this is accepted and its tail ignored.
 //
+// # Path MTU
+//
+// The size of datagrams is what the peer echoed, never what ICMP says (RFC 8899).
+// When a heartbeat of the size in use and two repetitions are not answered while
+// smaller ones are, the link uses a smaller size. Then, and from time to time, the
+// largest that passes is searched for. Superframes of TCP are cut anew to whatever
+// the size is now; what fits no datagram goes in FRAGs if the network may cut it or
+// it is as small as every link must carry, and else to Config.TooBig.
+//
 // # Lanes
 //
 // Each lane has its own keys, counters and replay window, and one owner at each

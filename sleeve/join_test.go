@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -151,6 +152,8 @@ func zeroSum(p ethertest.Packet, n int) ethertest.Packet {
 	panic("no such address")
 }
 
+const maxTrainBytes = 65507 // in one call of Sender.Send
+
 // TestJoin: the cases one by one, with the calls of the receiver that they make.
 func TestJoin(t *testing.T) {
 	v4 := ethertest.Packet{UDP: true, ID: 100, SrcPort: 5, DstPort: 6}
@@ -203,7 +206,9 @@ func TestJoin(t *testing.T) {
 				if i := firstDifference(got, want); i >= 0 {
 					t.Errorf("%d packets, want %d; packet %d is wrong", len(got), len(want), i)
 				}
-				if len(calls) != tt.calls {
+				// Two trains may come in two batches, and make two calls of one superframe.
+				trains := len(slices.Concat(want...)) / maxTrainBytes
+				if len(calls) < tt.calls || len(calls) > tt.calls+trains {
 					t.Errorf("%d calls, want %d", len(calls), tt.calls)
 				}
 			})
