@@ -441,8 +441,8 @@ func TestEqualQuestionsShareAFlight(t *testing.T) {
 	}
 }
 
-// A forwarding loop ends after one round: through servers that pass our mark on, and
-// through such that only keep the name as it is spelled.
+// A forwarding loop ends after one round: through servers that pass only our mark
+// on, and through such that only keep the name as it is spelled.
 func TestLoopEndsAfterOneRound(t *testing.T) {
 	for _, keepsMark := range []bool{true, false} {
 		up := dnstest.Start(t, 1, nil)
@@ -452,7 +452,9 @@ func TestLoopEndsAfterOneRound(t *testing.T) {
 		up[0].Handle(func(q *dns.Msg, tcp bool) *dns.Msg { // forwards to whom it heard it from
 			rounds.Add(1)
 			back := q.Copy()
-			if !keepsMark {
+			if keepsMark {
+				back.Question[0].Name = strings.ToLower(back.Question[0].Name)
+			} else {
 				back.Extra = nil
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -558,7 +560,7 @@ func TestSpoofedReplies(t *testing.T) {
 		}
 		check(m)
 	}
-	overWire := sent.Load()
+	overWire := min(sent.Load(), total-300_000) // some must have the number right by chance
 	rng := rand.New(rand.NewPCG(1, 2))
 	loosely, accepted := 0, 0
 	for n := overWire; n < total; {
