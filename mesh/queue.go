@@ -212,6 +212,14 @@ func (p *parcel) encode() []wire.Msg {
 	return p.msgs
 }
 
+// size is that of all messages.
+func (p *parcel) size() (n uint64) {
+	for _, m := range p.encode() {
+		n += uint64(len(m.Body))
+	}
+	return n
+}
+
 // mailbox carries calls to the loop from goroutines that must not block. Its
 // length is bounded by what its users may have under way: link events, and one
 // entry per connection that overflows.

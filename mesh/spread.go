@@ -90,10 +90,12 @@ func (l *loop) rounds(now time.Time) {
 			continue
 		}
 		p := &parcel{channel: ch.name, tag: wire.TagGossip, data: ch.round}
-		for _, c := range l.someNeighbours(l.fanOut(), ch.from) {
+		told := l.someNeighbours(l.fanOut(), ch.from)
+		for _, c := range told {
 			c.q.offer(p)
-			ch.stats.Sent++
 		}
+		ch.stats.Sent += uint64(len(told))
+		ch.stats.SentBytes += uint64(len(told)) * p.size()
 		ch.round, ch.from, ch.flushed = nil, nil, now
 	}
 }

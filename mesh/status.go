@@ -32,11 +32,12 @@ type Status struct {
 // ChannelStatus counts what happened on a channel of gossip since New.
 type ChannelStatus struct {
 	Name      string    `json:"name"`
-	Sent      uint64    `json:"sent"`     // updates, one for each neighbour told
-	Received  uint64    `json:"received"` // updates, answers and digests
-	Digests   uint64    `json:"digests"`  // sent
-	Unicasts  uint64    `json:"unicasts"` // received
-	Errors    uint64    `json:"errors"`   // messages that the channel could not use
+	Sent      uint64    `json:"sent"`      // updates, one for each neighbour told
+	SentBytes uint64    `json:"sentBytes"` // of updates, before sealing
+	Received  uint64    `json:"received"`  // updates, answers and digests
+	Digests   uint64    `json:"digests"`   // sent
+	Unicasts  uint64    `json:"unicasts"`  // received
+	Errors    uint64    `json:"errors"`    // messages that the channel could not use
 	LastError string    `json:"lastError,omitempty"`
 	ErrorFrom peer.Name `json:"errorFrom,omitzero"` // neighbour that sent the last
 	ErrorNick string    `json:"errorNick,omitempty"`

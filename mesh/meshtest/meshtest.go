@@ -21,20 +21,22 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// Net is a network. All state of its connections is under one lock: tests are
-// about behaviour.
+// Net is a network. Its lock is taken before that of a connection.
 type Net struct {
+	bytes atomic.Int64
+
 	mu        sync.Mutex
 	listeners map[netip.AddrPort]*listener
 	names     map[string][]netip.Addr
-	conns     map[*conn]bool // open ends
-	cuts      map[[2]netip.Addr]bool
+	conns     map[*conn]bool         // open ends, and some that were closed just now
+	cuts      map[[2]netip.Addr]bool // from, to
 	dialHook  func(from netip.Addr, to netip.AddrPort) error
-	port      uint16
+	port      uint32
 }
 
 // New makes a network without hosts.
@@ -74,22 +76,37 @@ func (n *Net) OnDial(hook func(from netip.Addr, to netip.AddrPort) error) {
 }
 
 // Cut stops all bytes between two addresses until Mend.
-func (n *Net) Cut(a, b string) { n.setCut(a, b, true) }
+func (n *Net) Cut(a, b string) { n.setCut(a, b, true, true) }
+
+// CutOneWay stops bytes from one address to another until Mend.
+func (n *Net) CutOneWay(from, to string) { n.setCut(from, to, true, false) }
 
 // Mend ends a Cut; what was written meanwhile arrives.
-func (n *Net) Mend(a, b string) { n.setCut(a, b, false) }
+func (n *Net) Mend(a, b string) { n.setCut(a, b, false, true) }
 
-func (n *Net) setCut(a, b string, cut bool) {
+func (n *Net) setCut(a, b string, cut, both bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	x, y := netip.MustParseAddr(a), netip.MustParseAddr(b)
-	n.cuts[[2]netip.Addr{x, y}], n.cuts[[2]netip.Addr{y, x}] = cut, cut
+	n.cuts[[2]netip.Addr{x, y}] = cut
+	if both {
+		n.cuts[[2]netip.Addr{y, x}] = cut
+	}
 	for c := range n.conns {
+		c.mu.Lock()
+		c.cutOff = n.cuts[[2]netip.Addr{c.remote.Addr(), c.local.Addr()}]
 		c.cond.Broadcast()
+		c.mu.Unlock()
 	}
 }
 
-func (n *Net) isCut(a, b netip.Addr) bool { return n.cuts[[2]netip.Addr{a, b}] }
+// isCut reports whether a connection between the two can't be made.
+func (n *Net) isCut(a, b netip.Addr) bool {
+	return n.cuts[[2]netip.Addr{a, b}] || n.cuts[[2]netip.Addr{b, a}]
+}
+
+// Bytes returns how many bytes were written to all connections so far.
+func (n *Net) Bytes() int64 { return n.bytes.Load() }
 
 // Open returns how many ends of connections are open.
 func (n *Net) Open() int {
@@ -116,13 +133,16 @@ func (h *Host) Crash() {
 	}
 	for c := range h.net.conns {
 		if slices.Contains(h.addrs, c.local.Addr()) {
-			if c.cut() {
+			c.mu.Lock()
+			if c.cutOff || c.peer.cutOff {
 				c.peer.orphan = true
 			} else {
 				c.peer.reset = true
 			}
 			c.reset = true
 			c.closeLocked()
+			c.mu.Unlock()
+			delete(h.net.conns, c)
 		}
 	}
 }
@@ -186,9 +206,9 @@ func (h *Host) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (ne
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
 	h.net.port++
-	both := sync.NewCond(&h.net.mu)
-	a := &conn{net: h.net, cond: both, local: netip.AddrPortFrom(from, h.net.port), remote: to}
-	b := &conn{net: h.net, cond: both, local: to, remote: a.local, peer: a}
+	mu := new(sync.Mutex)
+	a := &conn{net: h.net, mu: mu, cond: sync.NewCond(mu), local: netip.AddrPortFrom(from, uint16(h.net.port%50000+10000)), remote: to}
+	b := &conn{net: h.net, mu: mu, cond: sync.NewCond(mu), local: to, remote: a.local, peer: a}
 	a.peer = b
 	h.net.conns[a], h.net.conns[b] = true, true
 	l.backlog = append(l.backlog, b)
@@ -244,8 +264,11 @@ func (l *listener) closeLocked() {
 		}
 	}
 	for _, c := range l.backlog {
+		c.mu.Lock()
 		c.peer.reset = true
 		c.closeLocked()
+		c.mu.Unlock()
+		delete(l.net.conns, c)
 	}
 	l.closed, l.backlog = true, nil
 	l.cond.Broadcast()
@@ -254,14 +277,16 @@ func (l *listener) closeLocked() {
 // bufSize is how much a connection holds before writers block.
 const bufSize = 64 << 10
 
-// conn is one end of a connection; all fields are under the Net's lock.
+// conn is one end of a connection; the fields of both ends are under one lock.
 type conn struct {
 	net           *Net
-	cond          *sync.Cond // on net.mu, of both ends
+	mu            *sync.Mutex
+	cond          *sync.Cond // on mu, what this end waits for
 	local, remote netip.AddrPort
 	peer          *conn
 
 	in     []byte // received, not read yet; at most bufSize
+	cutOff bool   // nothing arrives here
 	closed bool
 	shut   bool // writes are over (FIN sent)
 	reset  bool // by the other end
@@ -270,31 +295,34 @@ type conn struct {
 	readBy, writeBy deadline
 }
 
+// deadline has a timer that rings at the time or earlier: so setting it to a later
+// time again and again costs nothing.
 type deadline struct {
 	at    time.Time
 	timer *time.Timer
+	rings time.Time
 }
 
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
-func (c *conn) cut() bool { return c.net.isCut(c.local.Addr(), c.remote.Addr()) }
-
 func (c *conn) Read(b []byte) (int, error) {
-	c.net.mu.Lock()
-	defer c.net.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for {
 		switch {
 		case c.closed:
 			return 0, c.err("read", net.ErrClosed)
 		case c.readBy.passed():
 			return 0, c.err("read", os.ErrDeadlineExceeded)
-		case c.cut():
+		case c.cutOff:
 		case c.reset:
 			return 0, c.err("read", syscall.ECONNRESET)
 		case len(c.in) > 0:
 			n := copy(b, c.in)
-			c.in = c.in[n:]
-			c.cond.Broadcast()
+			if c.in = c.in[n:]; len(c.in) == 0 {
+				c.in = nil
+			}
+			c.peer.cond.Broadcast()
 			return n, nil
 		case c.peer.shut && !c.orphan:
 			return 0, io.EOF
@@ -304,15 +332,16 @@ func (c *conn) Read(b []byte) (int, error) {
 }
 
 func (c *conn) Write(b []byte) (n int, err error) {
-	c.net.mu.Lock()
-	defer c.net.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for {
+		cut := c.cutOff || c.peer.cutOff
 		switch {
 		case c.closed || c.shut:
 			return n, c.err("write", net.ErrClosed)
 		case c.writeBy.passed():
 			return n, c.err("write", os.ErrDeadlineExceeded)
-		case !c.cut() && (c.reset || c.peer.closed):
+		case !cut && (c.reset || c.peer.closed):
 			c.reset = true
 			c.cond.Broadcast()
 			return n, c.err("write", syscall.ECONNRESET)
@@ -320,7 +349,8 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		k := min(len(b), bufSize-len(c.peer.in))
 		c.peer.in = append(c.peer.in, b[:k]...)
 		n += k
-		c.cond.Broadcast()
+		c.net.bytes.Add(int64(k))
+		c.peer.cond.Broadcast()
 		if b = b[k:]; len(b) == 0 {
 			return n, nil
 		}
@@ -334,42 +364,45 @@ func (c *conn) err(op string, err error) error {
 
 // CloseWrite ends the stream that the other end reads.
 func (c *conn) CloseWrite() error {
-	c.net.mu.Lock()
-	defer c.net.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.shut = true
-	c.cond.Broadcast()
+	c.peer.cond.Broadcast()
 	return nil
 }
 
 // Close resets the connection when received bytes weren't read, like TCP.
 func (c *conn) Close() error {
-	c.net.mu.Lock()
-	defer c.net.mu.Unlock()
+	c.mu.Lock()
 	if !c.closed && len(c.in) > 0 {
 		c.peer.reset = true
 		c.peer.in = nil
 	}
 	c.closeLocked()
+	c.mu.Unlock()
+	c.net.mu.Lock()
+	delete(c.net.conns, c)
+	c.net.mu.Unlock()
 	return nil
 }
 
 func (c *conn) closeLocked() {
 	c.closed, c.shut = true, true
-	delete(c.net.conns, c)
 	for _, d := range []*deadline{&c.readBy, &c.writeBy} {
 		if d.timer != nil {
 			d.timer.Stop()
 		}
 	}
 	c.cond.Broadcast()
+	c.peer.cond.Broadcast()
 }
 
 func (c *conn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
 func (c *conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
 
 func (c *conn) SetDeadline(t time.Time) error {
-	c.setDeadline(&c.readBy, t)
-	c.setDeadline(&c.writeBy, t)
+	c.SetReadDeadline(t)
+	c.SetWriteDeadline(t)
 	return nil
 }
 
@@ -377,18 +410,36 @@ func (c *conn) SetReadDeadline(t time.Time) error  { c.setDeadline(&c.readBy, t)
 func (c *conn) SetWriteDeadline(t time.Time) error { c.setDeadline(&c.writeBy, t); return nil }
 
 func (c *conn) setDeadline(d *deadline, t time.Time) {
-	c.net.mu.Lock()
-	defer c.net.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d.at = t
+	if t.IsZero() || c.closed {
+		return
+	}
+	if d.passed() {
+		c.cond.Broadcast()
+	} else if d.timer == nil || t.Before(d.rings) {
+		c.ringLocked(d)
+	}
+}
+
+// ringLocked makes the timer of d ring at its time.
+func (c *conn) ringLocked(d *deadline) {
 	if d.timer != nil {
 		d.timer.Stop()
 	}
-	d.at, d.timer = t, nil
-	if !t.IsZero() && !c.closed {
-		d.timer = time.AfterFunc(time.Until(t), func() {
-			c.net.mu.Lock()
-			defer c.net.mu.Unlock()
+	d.rings = d.at
+	d.timer = time.AfterFunc(time.Until(d.at), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch {
+		case c.closed || d.at.IsZero():
+			d.timer = nil
+		case d.passed():
+			d.timer = nil
 			c.cond.Broadcast()
-		})
-	}
-	c.cond.Broadcast()
+		default:
+			c.ringLocked(d)
+		}
+	})
 }

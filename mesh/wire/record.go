@@ -42,6 +42,10 @@ const (
 
 const flagMore = 1
 
+// keepBuffer is the largest buffer, in bytes, that is kept between messages: a
+// connection that was busy once must not cost its memory for life.
+const keepBuffer = 2 << 10
+
 // Limit returns the longest body of a message with this tag; 0 for unknown tags.
 func (t Tag) Limit() int {
 	switch t {
@@ -112,6 +116,9 @@ func (e *Encoder) Append(dst []byte, m Msg) ([]byte, error) {
 		dst = sealed
 		binary.BigEndian.PutUint16(dst[at:], uint16(len(dst)-at-LengthLen))
 		if body = body[n:]; len(body) == 0 {
+			if cap(e.plain) > keepBuffer {
+				e.plain = nil
+			}
 			return dst, nil
 		}
 	}
@@ -170,8 +177,8 @@ func (a *Assembler) Push(plain []byte) (m Msg, ok bool, err error) {
 		return m, false, nil
 	}
 	m = Msg{Tag: tag, Body: a.buf}
-	if len(a.buf) > 4*MaxSealed {
-		a.buf = nil // don't keep a large message's memory for the connection's life
+	if cap(a.buf) > keepBuffer {
+		a.buf = nil
 	}
 	return m, true, nil
 }
