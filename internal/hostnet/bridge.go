@@ -249,13 +249,15 @@ type Port struct {
 }
 
 // routerPort is how the router's port behaves: everything the bridge does not know
-// goes there, and the bridge learns nothing from what comes from there.
+// goes there, and the bridge learns nothing from what comes from there. It is isolated,
+// as are the ports of kernel paths: what came over the network must not be handed to
+// the router as if it came from a container.
 var routerPort = portFlags{
 	nl.IFLA_BRPORT_LEARNING:       false,
 	nl.IFLA_BRPORT_UNICAST_FLOOD:  true,
 	nl.IFLA_BRPORT_MCAST_FLOOD:    true,
 	nl.IFLA_BRPORT_BCAST_FLOOD:    true,
-	nl.IFLA_BRPORT_ISOLATED:       false,
+	nl.IFLA_BRPORT_ISOLATED:       true,
 	nl.IFLA_BRPORT_NEIGH_SUPPRESS: false,
 	nl.IFLA_BRPORT_MODE:           false, // hairpin
 }

@@ -204,7 +204,7 @@ func TestAddRouterPort(t *testing.T) {
 			t.Errorf("gso_max_size went from %d to %d", before.GSOMaxSize, a.GSOMaxSize)
 		}
 		detail := w.Exec("bridge", "-d", "link", "show", "dev", "tap0")
-		for _, want := range []string{"learning off", "flood on", "mcast_flood on", "bcast_flood on", "isolated off", "neigh_suppress off", "hairpin off"} {
+		for _, want := range []string{"learning off", "flood on", "mcast_flood on", "bcast_flood on", "isolated on", "neigh_suppress off", "hairpin off"} {
 			if !strings.Contains(detail, want) {
 				t.Errorf("no %q in\n%s", want, detail)
 			}

@@ -76,6 +76,22 @@ func (f *FDB) Flush(ports ...int) error {
 	return errors.Join(errs...)
 }
 
+// Prune removes the entries that Replace made on these ports, now or in an earlier run
+// of the program, and that keep says are not wanted.
+func (f *FDB) Prune(keep func(ether.MAC) bool, ports ...int) error {
+	_, neighs, err := f.dump()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range neighs {
+		if mac := macOf(n.HardwareAddr); n.Flags&netlink.NTF_EXT_LEARNED != 0 && slices.Contains(ports, n.LinkIndex) && !keep(mac) {
+			errs = append(errs, f.Delete(mac, n.LinkIndex))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // dump returns the bridge's ifindex and entries; 0 and none if there is no bridge.
 func (f *FDB) dump() (bridge int, own []netlink.Neigh, err error) {
 	br, err := f.host.bridge(f.bridge)
