@@ -35,6 +35,7 @@ type LaunchConfig struct {
 	MTU            int            `json:"mtu"`        // of the overlay; 0: the default
 	Cipher         string         `json:"cipher"`     // one of ciphers
 	FastDP         string         `json:"fastdp"`     // one of fastdps
+	MinPath        string         `json:"min_path"`   // one of minPaths
 	Bridge         string         `json:"bridge"`
 	StatusAddr     string         `json:"status_addr"` // "": no listener
 	LogLevel       slog.Level     `json:"log_level"`
@@ -70,6 +71,7 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 var (
 	ciphers    = []string{"auto", "aes", "chacha"}
 	fastdps    = []string{"auto", "vxlan", "ovs", "off"}
+	minPaths   = []string{"kernel", "sleeve"}
 	logFormats = []string{"auto", "text", "json"}
 	logLevels  = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "warn": slog.LevelWarn, "error": slog.LevelError}
 )
@@ -93,7 +95,7 @@ type launchFlags struct {
 	port, mtu, connLimit         int
 	trusted, peers               []string
 	resume, noDiscovery          bool
-	cipher, fastdp               string
+	cipher, fastdp, minPath      string
 	noFastdp                     bool
 	bridge, statusAddr           string
 	logLevel, logFormat          string
@@ -117,12 +119,13 @@ func (l *launchFlags) register(cmd *cobra.Command) {
 	f.StringVar(&l.cipher, "cipher", "auto", oneOf(ciphers))
 	f.StringVar(&l.fastdp, "fastdp", "auto", "kernel data path: "+oneOf(fastdps))
 	f.BoolVar(&l.noFastdp, "no-fastdp", false, "same as --fastdp=off (env WEAVE_NO_FASTDP)")
+	f.StringVar(&l.minPath, "min-path", "sleeve", "be degraded (status --check, log, metrics) while a connection uses a worse path: "+oneOf(minPaths)+"; traffic goes on")
 	f.StringVar(&l.bridge, "bridge", defaultBridge, "name of the bridge device")
 	f.StringVar(&l.statusAddr, "status-addr", defaultStatusAddr, "where to serve status and metrics, empty for nowhere (env WEAVE_STATUS_ADDR)")
 	f.StringVar(&l.logLevel, "log-level", "info", "debug, info, warning or error")
 	f.StringVar(&l.logFormat, "log-format", "auto", oneOf(logFormats)+"; auto is text on a terminal")
 	f.BoolVar(&l.foreground, "foreground", false, "stay in the foreground, for service managers and containers")
-	for name, words := range map[string][]string{"cipher": ciphers, "fastdp": fastdps, "log-format": logFormats, "log-level": {"debug", "info", "warning", "error"}} {
+	for name, words := range map[string][]string{"cipher": ciphers, "fastdp": fastdps, "min-path": minPaths, "log-format": logFormats, "log-level": {"debug", "info", "warning", "error"}} {
 		cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 	}
 }
@@ -168,7 +171,7 @@ func (l *launchFlags) config(global globalFlags) (LaunchConfig, error) {
 	cfg := LaunchConfig{
 		RunDir: global.runDir, StateDir: global.stateDir,
 		NickName: l.nickname, Peers: l.peers, Resume: l.resume, Discovery: !l.noDiscovery,
-		ConnLimit: l.connLimit, MTU: l.mtu, Cipher: l.cipher, FastDP: l.fastdp, Bridge: l.bridge,
+		ConnLimit: l.connLimit, MTU: l.mtu, Cipher: l.cipher, FastDP: l.fastdp, MinPath: l.minPath, Bridge: l.bridge,
 		StatusAddr: l.statusAddr, LogFormat: l.logFormat, Version: version,
 	}
 	if l.noFastdp {
@@ -186,7 +189,7 @@ func (l *launchFlags) words(cfg *LaunchConfig) error {
 	for _, w := range []struct {
 		flag, got string
 		want      []string
-	}{{"cipher", cfg.Cipher, ciphers}, {"fastdp", cfg.FastDP, fastdps}, {"log-format", cfg.LogFormat, logFormats}} {
+	}{{"cipher", cfg.Cipher, ciphers}, {"fastdp", cfg.FastDP, fastdps}, {"min-path", cfg.MinPath, minPaths}, {"log-format", cfg.LogFormat, logFormats}} {
 		if !slices.Contains(w.want, w.got) {
 			return fmt.Errorf("--%s %q: want %s", w.flag, w.got, oneOf(w.want))
 		}

@@ -86,6 +86,7 @@ func TestUsageErrors(t *testing.T) {
 		{"launch --status-addr 127.0.0.1:http", "--status-addr"},
 		{"launch --cipher des", `--cipher "des": want auto, aes or chacha`},
 		{"launch --fastdp maybe", `--fastdp "maybe": want auto, vxlan, ovs or off`},
+		{"launch --min-path=user", `--min-path "user": want kernel or sleeve`},
 		{"launch --fastdp=vxlan --no-fastdp", "contradict each other"},
 		{"launch --log-level loud", "--log-level"},
 		{"launch --log-format xml", "--log-format"},
@@ -318,7 +319,7 @@ func TestConfig(t *testing.T) {
 		}
 		return cfg
 	}
-	base := LaunchConfig{RunDir: "/r", StateDir: "/s", NickName: hostname, Port: 6783, Peers: []string{}, Discovery: true, ConnLimit: 200, Cipher: "auto", FastDP: "auto",
+	base := LaunchConfig{RunDir: "/r", StateDir: "/s", NickName: hostname, Port: 6783, Peers: []string{}, Discovery: true, ConnLimit: 200, Cipher: "auto", FastDP: "auto", MinPath: "sleeve",
 		Bridge: "weave", StatusAddr: "127.0.0.1:6782", LogFormat: "auto", Version: version}
 	one, _ := peer.ParseName("::1")
 	for _, tt := range []struct {

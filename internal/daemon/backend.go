@@ -12,6 +12,7 @@ import (
 	"weave/internal/api"
 	"weave/internal/hostnet"
 	"weave/internal/store"
+	"weave/odp/vxlan"
 	"weave/sleeve/udp"
 	"weave/tun"
 )
@@ -180,7 +181,7 @@ func Undo(bridge string) error {
 		return coded(err)
 	}
 	defer h.Close()
-	return coded(h.Reset(bridge))
+	return coded(errors.Join(h.Reset(bridge), vxlan.Remove()))
 }
 
 // coded gives an error of the packages below the code that users see.

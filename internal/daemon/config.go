@@ -38,8 +38,11 @@ type Config struct {
 	MTU    int    // of the overlay
 	Cipher string // "auto", "aes", "chacha"
 	FastDP string // "auto", "vxlan", "ovs", "off"
-	Bridge string // "weave"
-	Lanes  int    // 0: by the number of CPUs
+	// MinPath is the worst path that is in order: "sleeve" (the default) or "kernel".
+	// Traffic goes on below it; status says degraded, and log and metrics tell.
+	MinPath string
+	Bridge  string // "weave"
+	Lanes   int    // 0: by the number of CPUs
 
 	RekeyAfter time.Duration // age at which a link's keys are replaced; 0: the default. For tests
 
@@ -77,14 +80,17 @@ func (c *Config) fill() error {
 	if _, err := c.ciphers(); err != nil {
 		return err
 	}
-	switch c.FastDP {
-	case "":
+	if c.FastDP == "" {
 		c.FastDP = "auto"
-	case "auto", "vxlan", "ovs", "off":
-	default:
-		return api.Errorf(api.CodeUsage, "--fastdp=%s: want auto, vxlan, ovs or off", c.FastDP)
 	}
-	return nil
+	switch c.MinPath {
+	case "":
+		c.MinPath = minSleeve
+	case minKernel, minSleeve:
+	default:
+		return api.Errorf(api.CodeUsage, "--min-path=%s: want kernel or sleeve", c.MinPath)
+	}
+	return checkFastDP(c.FastDP)
 }
 
 // defaultLanes is one lane until there are cores to spare for a second pair of

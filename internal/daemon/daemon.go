@@ -16,6 +16,7 @@ import (
 
 	"weave/crypto/handshake"
 	"weave/internal/api"
+	"weave/internal/ether"
 	"weave/internal/hostnet"
 	"weave/internal/peer"
 	"weave/internal/store"
@@ -36,6 +37,8 @@ type daemon struct {
 	*dataplane
 	store    *store.Store
 	router   *mesh.Router
+	fast     *fastpath
+	paths    *pathLog
 	hostside *hostside
 	features map[string]string
 
@@ -80,7 +83,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	undo.add(func() { host.Close() })
 
-	steer := &steering{fdb: host.FDB(d.cfg.Bridge), local: name, log: d.log.With("part", "bridge")}
+	bridgeMAC := hostnet.BridgeMAC(name)
+	steer := newSteering(host.FDB(d.cfg.Bridge), name, bridgeMAC, d.log.With("part", "bridge"))
 	if d.dataplane, err = openDataplane(d.cfg, name, steer.onMAC); err != nil {
 		return err
 	}
@@ -88,7 +92,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	steer.sw = d.sw
 	d.hostside = &hostside{
 		host: host, tap: d.tap.Name(), steer: steer, log: steer.log, joined: make(chan struct{}, 1),
-		bridge: hostnet.BridgeConfig{Name: d.cfg.Bridge, MTU: d.cfg.MTU, MAC: hostnet.BridgeMAC(name)},
+		bridge: hostnet.BridgeConfig{Name: d.cfg.Bridge, MTU: d.cfg.MTU, MAC: bridgeMAC},
 	}
 	undo.add(func() {
 		if !d.ready {
@@ -98,6 +102,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err := d.hostside.ensure(); err != nil {
 		return err
 	}
+	if d.fast, err = openFast(d.cfg, name, steer, d.vouched); err != nil {
+		return err
+	}
+	undo.add(d.fast.close)
+	steer.fast = d.fast.ov
+	d.paths = &pathLog{log: d.log.With("part", "paths"), min: d.cfg.MinPath}
 	d.features = d.probe()
 	if d.router, err = d.newRouter(name, static); err != nil {
 		return err
@@ -123,10 +133,20 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	g, ctx := errgroup.WithContext(ctx)
 	// The mesh goes first at the end, so that peers hear of it while we still send.
 	data, stopData := context.WithCancel(context.WithoutCancel(ctx))
+	meshCtx, stopMesh := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopMesh()
+	defer context.AfterFunc(ctx, func() {
+		// The kernel goes on with what it does while we are away.
+		d.hostside.steer.stopped.Store(true)
+		d.fast.closing()
+		stopMesh()
+	})()
 	g.Go(func() error {
 		defer stopData()
-		return d.router.Run(ctx)
+		return d.router.Run(meshCtx)
 	})
+	g.Go(func() error { return d.fast.run(data) })
+	g.Go(func() error { return d.hostside.steer.run(ctx) })
 	g.Go(func() error { return d.ov.Run(data) })
 	g.Go(func() error { return d.sw.Run(data) })
 	g.Go(func() error { return d.hostside.steer.watch(ctx) })
@@ -194,10 +214,25 @@ func (d *daemon) newRouter(name peer.Name, static *handshake.StaticKey) (*mesh.R
 		Name: name, NickName: d.cfg.NickName, Version: d.cfg.Version,
 		Static: static, PSK: d.psk(),
 		Host: d.cfg.Host, Port: d.cfg.Port, Targets: targets,
-		Overlays: []overlay.Overlay{d.ov}, Ciphers: ciphers, Lanes: d.cfg.Lanes,
+		Overlays: d.overlays(), Ciphers: ciphers, Lanes: d.cfg.Lanes,
 		Trusted: d.cfg.Trusted, ConnLimit: d.cfg.ConnLimit, Discovery: !d.cfg.NoDiscovery,
 		Pins: pins{d.store, d.log}, OnChange: d.onChange, Log: d.log.With("part", "mesh"),
 	})
+}
+
+// overlays are the paths there are, best first.
+func (d *daemon) overlays() []overlay.Overlay {
+	if d.fast.ov == nil {
+		return []overlay.Overlay{d.ov}
+	}
+	return []overlay.Overlay{d.fast.ov, d.ov}
+}
+
+// vouched takes a peer's word for where MACs are.
+func (d *daemon) vouched(from peer.Name, macs []ether.MAC) {
+	for _, m := range macs {
+		d.sw.Vouched(m, from)
+	}
 }
 
 // psk stretches the password and forgets it.
@@ -215,6 +250,8 @@ func (d *daemon) psk() *handshake.PSK {
 func (d *daemon) onChange(v mesh.View) {
 	old := d.view.Swap(&v)
 	d.setView(v, d.log)
+	d.hostside.steer.setView(v)
+	d.paths.follow(*old, v)
 	if len(old.Links) == 0 && len(v.Links) > 0 {
 		select {
 		case d.hostside.joined <- struct{}{}:
@@ -234,7 +271,7 @@ func (d *daemon) probe() map[string]string {
 	return map[string]string{
 		"tap":    fmt.Sprint(f),
 		"udp":    d.net.Offloads(),
-		"fastdp": "not in this build: user space (sleeve) is used",
+		"fastdp": d.fast.describe(),
 	}
 }
 

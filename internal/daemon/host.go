@@ -4,74 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"weave/internal/ether"
-	"weave/internal/forward"
 	"weave/internal/hostnet"
-	"weave/internal/peer"
 )
-
-// steering keeps the kernel bridge's forwarding table in step with the switch:
-// every remote MAC has an entry on the router's port, and local MACs that the
-// bridge sees are told to the switch.
-type steering struct {
-	fdb   *hostnet.FDB
-	local peer.Name
-	port  atomic.Int64 // ifindex of the router's port, changes when it is repaired
-	log   *slog.Logger
-	sw    *forward.Switch // set once before run
-}
-
-// onMAC follows the switch; it runs on the switch's goroutine.
-func (s *steering) onMAC(e forward.MACEvent) {
-	port := int(s.port.Load())
-	if port == 0 {
-		return
-	}
-	var err error
-	switch {
-	case e.MAC == (ether.MAC{}):
-		err = s.fdb.Flush(port)
-	case e.Owner.IsZero():
-		err = s.fdb.Delete(e.MAC, port)
-	case e.Owner != s.local:
-		err = s.fdb.Replace(e.MAC, port)
-	}
-	if err != nil {
-		s.log.Debug("bridge entry not set", "mac", e.MAC, "err", err)
-	}
-}
-
-// refill sets the entries anew: a bridge or a port that was made anew has none.
-func (s *steering) refill() {
-	var all []forward.MACEvent
-	s.sw.MACs(func(m ether.MAC, owner peer.Name, _ time.Duration) {
-		all = append(all, forward.MACEvent{MAC: m, Owner: owner})
-	})
-	for _, e := range all {
-		s.onMAC(e)
-	}
-}
-
-// watch tells the switch of MACs the bridge sees on other ports.
-func (s *steering) watch(ctx context.Context) error {
-	for {
-		err := s.fdb.Watch(ctx, func(e hostnet.FDBEvent) {
-			if e.Port != 0 && e.Port != int(s.port.Load()) && !e.Permanent {
-				s.sw.Sighted(e.MAC)
-			}
-		})
-		if ctx.Err() != nil {
-			return nil
-		}
-		s.log.Warn("watching the bridge's addresses ended; starting again", "err", err)
-		if !pause(ctx, time.Second) {
-			return nil
-		}
-	}
-}
 
 // hostside is the host's half of the data plane: bridge and router port.
 type hostside struct {

@@ -22,6 +22,7 @@ type metrics struct {
 	frames, bytes, drops, datagrams, keyEpoch   *prometheus.Desc
 	switchFrames, switchBytes, switchDrops      *prometheus.Desc
 	macs, writeErrors, socketDrops, tunnelDrops *prometheus.Desc
+	path, pathChanges, belowMin, kernelPath     *prometheus.Desc
 }
 
 func newMetrics(d *daemon) *metrics {
@@ -48,6 +49,10 @@ func newMetrics(d *daemon) *metrics {
 		macs:         desc("macs", "MAC addresses known."),
 		writeErrors:  desc("switch_write_errors_total", "Frames the TAP device did not take."),
 		socketDrops:  desc("drops_total", "Datagrams and frames that sleeve dropped, over all links past and present, by reason.", "reason"),
+		path:         desc("connection_path", "The path in use of each connection; the value is 1. The reason says why it is not the kernel's.", "peer", "path", "encrypted", "reason"),
+		pathChanges:  desc("path_changes_total", "Changes of the path that a connection uses, by the new path and the reason.", "path", "reason"),
+		belowMin:     desc("connection_below_min_path", "Whether the path in use is worse than --min-path.", "peer"),
+		kernelPath:   desc("kernel_path_events_total", "Packets of strangers dropped, and repairs, of the kernel path.", "event"),
 		tunnelDrops:  desc("tap_drops_total", "Frames dropped at the TAP device, by reason.", "reason"),
 	}
 }
@@ -68,6 +73,15 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.mesh(st, counter, gauge)
 	for _, c := range st.Conns {
 		m.links(c, counter, gauge)
+		m.paths(c, gauge)
+	}
+	for ch, n := range m.d.paths.all() {
+		counter(m.pathChanges, n, ch.to, ch.reason)
+	}
+	if be := m.d.fast.be; be != nil {
+		for event, n := range be.Counters() {
+			counter(m.kernelPath, n, event)
+		}
 	}
 	sw := m.d.sw.Stats()
 	counter(m.switchFrames, sw.FromBridge, "in")
@@ -135,6 +149,22 @@ func (m *metrics) links(c mesh.ConnStatus, counter func(*prometheus.Desc, uint64
 			counter(m.drops, n, name, l.Path, reason)
 		}
 	}
+}
+
+// paths tells which path a connection uses.
+func (m *metrics) paths(c mesh.ConnStatus, gauge func(*prometheus.Desc, float64, ...string)) {
+	if c.State != mesh.StateEstablished {
+		return
+	}
+	encrypted, below := "no", 0.0
+	if c.Encrypted {
+		encrypted = "yes"
+	}
+	if belowMin(m.d.cfg.MinPath, c) {
+		below = 1
+	}
+	gauge(m.path, 1, c.Peer.String(), c.Path, encrypted, whyNot(c, m.d.fast.off))
+	gauge(m.belowMin, below, c.Peer.String())
 }
 
 func (m *metrics) handler() http.Handler {

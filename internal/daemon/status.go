@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -115,9 +116,15 @@ func (d *daemon) status() api.Status {
 			Peers:          api.PeerCounts{Known: len(st.Peers)},
 			TrustedSubnets: slices.Clone(d.cfg.Trusted),
 			MTU:            d.cfg.MTU,
-			FastDP:         "off", // no kernel backend in this build
+			FastDP:         d.fast.backendName(),
 			Bridge:         d.cfg.Bridge,
 		},
+	}
+	for _, c := range st.Conns {
+		if belowMin(d.cfg.MinPath, c) {
+			s.Degraded = append(s.Degraded, fmt.Sprintf("connection to %s uses %s, below --min-path=%s: %s",
+				c.NickName, c.Path, d.cfg.MinPath, whyNot(c, d.fast.off)))
+		}
 	}
 	if s.Degraded == nil {
 		s.Degraded = []string{}

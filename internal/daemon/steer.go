@@ -1,0 +1,323 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weave/internal/ether"
+	"weave/internal/forward"
+	"weave/internal/hostnet"
+	"weave/internal/peer"
+	"weave/mesh"
+	"weave/odp"
+)
+
+const (
+	adoptGrace = 10 * time.Second      // for peers to come back to what an earlier run left
+	localDelay = 20 * time.Millisecond // in which new local MACs are gathered
+)
+
+// steering keeps the kernel bridge's forwarding table in step with the switch and the
+// paths: every remote MAC has an entry, on the router's port or on that of a kernel
+// path, and local MACs that the bridge sees are told to the switch and the peers.
+//
+// The receiving side of a kernel path is armed when its link is prepared; here only
+// the sending side moves, entry by entry, and each move is one replacement.
+type steering struct {
+	fdb    *hostnet.FDB
+	local  peer.Name
+	bridge ether.MAC    // the bridge's own: the host as a member of the network
+	port   atomic.Int64 // ifindex of the router's port, changes when it is repaired
+	log    *slog.Logger
+	sw     *forward.Switch // set once before run
+	fast   *odp.Overlay    // set once before run; nil: no kernel path
+
+	paths   atomic.Pointer[map[peer.Name]bool] // peers with a connection: whether its best path is the kernel's
+	poke    chan struct{}                      // has room for one
+	stale   atomic.Bool                        // entries may be gone
+	stopped atomic.Bool                        // the daemon ends: the kernel is to stay as it is
+
+	mu sync.Mutex // held while the kernel is asked
+	at map[ether.MAC]place
+
+	locals struct {
+		sync.Mutex
+		macs  map[ether.MAC]bool
+		dirty bool
+	}
+}
+
+// place is where a remote MAC's entry points to.
+type place struct {
+	owner  peer.Name
+	port   int
+	kernel bool
+	gone   bool // the switch has forgotten it; it stays for as long as its path lingers
+}
+
+func newSteering(fdb *hostnet.FDB, local peer.Name, bridge ether.MAC, log *slog.Logger) *steering {
+	s := &steering{fdb: fdb, local: local, bridge: bridge, log: log, poke: make(chan struct{}, 1), at: map[ether.MAC]place{}}
+	s.paths.Store(&map[peer.Name]bool{})
+	s.locals.macs = map[ether.MAC]bool{}
+	return s
+}
+
+// setView takes note of the paths there are; it does not block.
+func (s *steering) setView(v mesh.View) {
+	paths := make(map[peer.Name]bool, len(v.Links))
+	for name, links := range v.Links {
+		_, paths[name] = links[0].(*odp.Link)
+	}
+	s.paths.Store(&paths)
+	s.wake()
+}
+
+// wake has all entries looked at.
+func (s *steering) wake() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// kernelChanged is told that ports of kernel paths were made anew, and have no entries,
+// or that a path has lingered long enough.
+func (s *steering) kernelChanged() {
+	s.stale.Store(true)
+	s.wake()
+}
+
+// kernel reports whether frames to the peer go by the kernel. A connection decides by
+// its best path; without one a path that was up lingers.
+func (s *steering) kernel(owner peer.Name) bool {
+	if s.fast == nil {
+		return false
+	}
+	if kernel, connected := (*s.paths.Load())[owner]; connected {
+		return kernel
+	}
+	return s.fast.Lingers(owner)
+}
+
+// onMAC follows the switch; it runs on the switch's goroutine.
+func (s *steering) onMAC(e forward.MACEvent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.port.Load() == 0 || s.stopped.Load() {
+		return
+	}
+	switch {
+	case e.MAC == (ether.MAC{}):
+		for mac := range s.at {
+			s.remove(mac)
+		}
+		s.done("flush", s.fdb.Flush(int(s.port.Load())))
+	case e.Owner.IsZero():
+		s.forget(e.MAC)
+	case e.Owner == s.local:
+		// The bridge has made the entry its own.
+		if p, ok := s.at[e.MAC]; ok {
+			delete(s.at, e.MAC)
+			if p.kernel {
+				s.done("delete", s.fdb.Delete(e.MAC, p.port))
+				s.fast.Backend().Unsteer(e.MAC)
+			}
+		}
+	default:
+		s.put(e.MAC, e.Owner)
+	}
+}
+
+func (s *steering) forget(mac ether.MAC) {
+	if p := s.at[mac]; p.kernel && s.kernel(p.owner) {
+		p.gone = true
+		s.at[mac] = p
+		return
+	}
+	s.remove(mac)
+}
+
+// remove takes away the entry of a MAC, wherever it points to.
+func (s *steering) remove(mac ether.MAC) {
+	p, ok := s.at[mac]
+	if !ok {
+		s.done("delete", s.fdb.Delete(mac, int(s.port.Load())))
+		return
+	}
+	delete(s.at, mac)
+	s.done("delete", s.fdb.Delete(mac, p.port))
+	if p.kernel {
+		s.fast.Backend().Unsteer(mac)
+	}
+}
+
+// put points a MAC to the best path to its owner.
+func (s *steering) put(mac ether.MAC, owner peer.Name) {
+	before := s.at[mac]
+	now := place{owner: owner, port: int(s.port.Load())}
+	if s.kernel(owner) {
+		if port, err := s.fast.Backend().Steer(mac, owner); err == nil {
+			now.port, now.kernel = port, true
+		} else {
+			s.log.Debug("not steered to the kernel path", "mac", mac, "peer", owner, "err", err)
+		}
+	}
+	s.done("replace", s.fdb.Replace(mac, now.port))
+	s.at[mac] = now
+	if before.kernel && !now.kernel {
+		s.fast.Backend().Unsteer(mac)
+	}
+}
+
+func (s *steering) done(what string, err error) {
+	if err != nil {
+		s.log.Debug("bridge entry not set", "what", what, "err", err)
+	}
+}
+
+// apply moves all MACs whose path has changed.
+func (s *steering) apply() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped.Load() || s.port.Load() == 0 {
+		return
+	}
+	type way struct {
+		kernel bool
+		port   int
+	}
+	ways := map[peer.Name]way{}
+	moved := 0
+	for mac, p := range s.at {
+		w, ok := ways[p.owner]
+		if !ok {
+			w = way{false, int(s.port.Load())}
+			if s.kernel(p.owner) {
+				if port := s.fast.Backend().State(p.owner).Port; port != 0 {
+					w = way{true, port}
+				}
+			}
+			ways[p.owner] = w
+		}
+		switch {
+		case p.gone && !w.kernel:
+			s.remove(mac)
+		case p.kernel != w.kernel || p.port != w.port:
+			s.put(mac, p.owner)
+			moved++
+		}
+	}
+	if moved > 0 {
+		s.log.Debug("addresses moved between paths", "count", moved)
+	}
+}
+
+// refill sets the entries anew: a bridge or a port that was made anew has none.
+func (s *steering) refill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped.Load() || s.port.Load() == 0 {
+		return
+	}
+	s.sw.MACs(func(m ether.MAC, owner peer.Name, _ time.Duration) {
+		if owner != s.local {
+			s.put(m, owner)
+		}
+	})
+}
+
+// run moves MACs when paths change, and tells peers of local ones, until ctx ends.
+func (s *steering) run(ctx context.Context) error {
+	grace := time.NewTimer(adoptGrace)
+	defer grace.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.poke:
+		case <-grace.C:
+			s.disown()
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if s.stale.Swap(false) {
+			s.refill()
+		}
+		s.apply()
+		s.tellLocals(ctx)
+	}
+}
+
+// disown removes what an earlier run left and nobody came back for.
+func (s *steering) disown() {
+	if s.fast == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	be := s.fast.Backend()
+	err := s.fdb.Prune(func(m ether.MAC) bool { return s.at[m].kernel }, be.Ports()...)
+	s.done("prune", err)
+	if n := len(be.Adopted()); n > 0 {
+		s.log.Info("addresses of an earlier run not asked for", "count", n)
+	}
+	be.Disown()
+}
+
+// watch tells the switch of MACs the bridge sees on other ports.
+func (s *steering) watch(ctx context.Context) error {
+	for {
+		err := s.fdb.Watch(ctx, s.sighted)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.log.Warn("watching the bridge's addresses ended; starting again", "err", err)
+		if !pause(ctx, time.Second) {
+			return nil
+		}
+	}
+}
+
+func (s *steering) sighted(e hostnet.FDBEvent) {
+	ours := e.Port == int(s.port.Load())
+	if e.Port != 0 && !ours && !e.Permanent {
+		s.sw.Sighted(e.MAC)
+	}
+	s.locals.Lock()
+	defer s.locals.Unlock()
+	here := e.Port != 0 && !ours && (!e.Permanent || e.MAC == s.bridge)
+	if here == s.locals.macs[e.MAC] {
+		return
+	}
+	if here {
+		s.locals.macs[e.MAC] = true
+	} else {
+		delete(s.locals.macs, e.MAC)
+	}
+	s.locals.dirty = true
+	s.wake()
+}
+
+// tellLocals has the peers told which MACs are here.
+func (s *steering) tellLocals(ctx context.Context) {
+	s.locals.Lock()
+	dirty := s.locals.dirty
+	s.locals.Unlock()
+	if !dirty || s.fast == nil || !pause(ctx, localDelay) {
+		return
+	}
+	s.locals.Lock()
+	s.locals.dirty = false
+	macs := make([]ether.MAC, 0, len(s.locals.macs))
+	for m := range s.locals.macs {
+		macs = append(macs, m)
+	}
+	s.locals.Unlock()
+	slices.SortFunc(macs, func(a, b ether.MAC) int { return slices.Compare(a[:], b[:]) })
+	s.fast.SetLocalMACs(macs)
+}
