@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,31 +17,34 @@ import (
 	"github.com/spf13/cobra"
 
 	"weave/internal/api"
+	"weave/internal/daemon"
 	"weave/internal/peer"
 )
 
 // LaunchConfig is all that the daemon is told.
 type LaunchConfig struct {
-	RunDir         string         `json:"run_dir"`
-	StateDir       string         `json:"state_dir"`
-	Name           peer.Name      `json:"name"` // zero: stored or derived
-	NickName       string         `json:"nickname"`
-	Host           netip.Addr     `json:"host,omitzero"` // invalid: all addresses
-	Port           uint16         `json:"port"`          // the kernel path uses Port+1
-	Peers          []string       `json:"peers"`         // valid for api.ParsePeer
-	Resume         bool           `json:"resume"`        // take the targets of the last run
-	Discovery      bool           `json:"discovery"`
-	TrustedSubnets []netip.Prefix `json:"trusted_subnets"`
-	ConnLimit      int            `json:"conn_limit"` // 0: none
-	MTU            int            `json:"mtu"`        // of the overlay; 0: the default
-	Cipher         string         `json:"cipher"`     // one of ciphers
-	FastDP         string         `json:"fastdp"`     // one of fastdps
-	MinPath        string         `json:"min_path"`   // one of minPaths
-	Bridge         string         `json:"bridge"`
-	StatusAddr     string         `json:"status_addr"` // "": no listener
-	LogLevel       slog.Level     `json:"log_level"`
-	LogFormat      string         `json:"log_format"` // one of logFormats
-	Version        string         `json:"version"`
+	RunDir         string            `json:"run_dir"`
+	StateDir       string            `json:"state_dir"`
+	Name           peer.Name         `json:"name"` // zero: stored or derived
+	NickName       string            `json:"nickname"`
+	Host           netip.Addr        `json:"host,omitzero"` // invalid: all addresses
+	Port           uint16            `json:"port"`          // the kernel path uses Port+1
+	Peers          []string          `json:"peers"`         // valid for api.ParsePeer
+	Resume         bool              `json:"resume"`        // take the targets of the last run
+	Discovery      bool              `json:"discovery"`
+	TrustedSubnets []netip.Prefix    `json:"trusted_subnets"`
+	ConnLimit      int               `json:"conn_limit"` // 0: none
+	MTU            int               `json:"mtu"`        // of the overlay; 0: the default
+	Cipher         string            `json:"cipher"`     // one of ciphers
+	FastDP         string            `json:"fastdp"`     // one of fastdps
+	MinPath        string            `json:"min_path"`   // one of minPaths
+	Bridge         string            `json:"bridge"`
+	Addressing     daemon.Addressing `json:"addressing"`
+	Naming         daemon.Naming     `json:"naming"`
+	StatusAddr     string            `json:"status_addr"` // "": no listener
+	LogLevel       slog.Level        `json:"log_level"`
+	LogFormat      string            `json:"log_format"` // one of logFormats
+	Version        string            `json:"version"`
 
 	// Password is "" for none. It is not part of the JSON form.
 	Password Secret `json:"-"`
@@ -100,6 +104,12 @@ type launchFlags struct {
 	bridge, statusAddr           string
 	logLevel, logFormat          string
 	foreground                   bool
+	ranges, defaultSubnet, init  string
+	noDNS                        bool
+	dnsDomain, dnsListen         string
+	dnsTTL                       uint32
+	resolvConf                   string
+	rangeGiven                   bool
 	passwordGiven, passwordInEnv bool
 }
 
@@ -121,6 +131,14 @@ func (l *launchFlags) register(cmd *cobra.Command) {
 	f.BoolVar(&l.noFastdp, "no-fastdp", false, "same as --fastdp=off (env WEAVE_NO_FASTDP)")
 	f.StringVar(&l.minPath, "min-path", "sleeve", "be degraded (status --check, log, metrics) while a connection uses a worse path: "+oneOf(minPaths)+"; traffic goes on")
 	f.StringVar(&l.bridge, "bridge", defaultBridge, "name of the bridge device")
+	f.StringVar(&l.ranges, "ipalloc-range", daemon.DefaultRange.String(), "range of the addresses given out, alike on all hosts; empty to give out none")
+	f.StringVar(&l.defaultSubnet, "ipalloc-default-subnet", "", "subnet of addresses that are asked for without one (default: the range)")
+	f.StringVar(&l.init, "ipalloc-init", "", "how the range is first divided: consensus, consensus=N, seed=NAME,NAME,... or observer (default: consensus among the given peers)")
+	f.BoolVar(&l.noDNS, "no-dns", false, "serve no names")
+	f.StringVar(&l.dnsDomain, "dns-domain", "weave.local.", "domain of the containers' names, alike on all hosts")
+	f.StringVar(&l.dnsListen, "dns-listen-address", "", "ADDRESS or ADDRESS:PORT to serve names at (default: port 53 of the addresses of weave expose)")
+	f.Uint32Var(&l.dnsTTL, "dns-ttl", 1, "seconds that others may keep an answer")
+	f.StringVar(&l.resolvConf, "resolv-conf", "", "file with the name servers that are asked for all other names (default: /etc/resolv.conf)")
 	f.StringVar(&l.statusAddr, "status-addr", defaultStatusAddr, "where to serve status and metrics, empty for nowhere (env WEAVE_STATUS_ADDR)")
 	f.StringVar(&l.logLevel, "log-level", "info", "debug, info, warning or error")
 	f.StringVar(&l.logFormat, "log-format", "auto", oneOf(logFormats)+"; auto is text on a terminal")
@@ -161,7 +179,7 @@ func (l *launchFlags) fromEnv(cmd *cobra.Command, lookup func(string) (string, b
 	if l.noFastdp && given("fastdp") && l.fastdp != "off" {
 		return fmt.Errorf("--no-fastdp and --fastdp=%s contradict each other", l.fastdp)
 	}
-	l.passwordGiven = given("password")
+	l.passwordGiven, l.rangeGiven = given("password"), given("ipalloc-range")
 	_, l.passwordInEnv = lookup("WEAVE_PASSWORD")
 	return nil
 }
@@ -177,7 +195,7 @@ func (l *launchFlags) config(global globalFlags) (LaunchConfig, error) {
 	if l.noFastdp {
 		cfg.FastDP = "off"
 	}
-	for _, check := range []func(*LaunchConfig) error{l.words, l.numbers, l.identity, l.addresses} {
+	for _, check := range []func(*LaunchConfig) error{l.words, l.numbers, l.identity, l.addresses, l.addressing, l.naming} {
 		if err := check(&cfg); err != nil {
 			return LaunchConfig{}, err
 		}
@@ -272,6 +290,44 @@ func (l *launchFlags) addresses(cfg *LaunchConfig) (err error) {
 		}
 	}
 	return nil
+}
+
+func (l *launchFlags) addressing(cfg *LaunchConfig) (err error) {
+	a := daemon.Addressing{RangeGiven: l.rangeGiven && l.ranges != "", Init: l.init}
+	for _, v := range []struct {
+		flag, text string
+		to         *netip.Prefix
+	}{{"ipalloc-range", l.ranges, &a.Range}, {"ipalloc-default-subnet", l.defaultSubnet, &a.DefaultSubnet}} {
+		if v.text == "" {
+			continue
+		}
+		if *v.to, err = netip.ParsePrefix(v.text); err != nil {
+			return fmt.Errorf("--%s %q: want a subnet such as %v", v.flag, v.text, daemon.DefaultRange)
+		}
+	}
+	cfg.Addressing = a
+	return a.Check()
+}
+
+// dnsPort is where resolvers look for a server.
+const dnsPort = 53
+
+func (l *launchFlags) naming(cfg *LaunchConfig) (err error) {
+	n := daemon.Naming{Off: l.noDNS, Domain: l.dnsDomain, TTL: &l.dnsTTL}
+	if l.dnsListen != "" {
+		if addr, err := netip.ParseAddr(l.dnsListen); err == nil {
+			n.Listen = netip.AddrPortFrom(addr, dnsPort)
+		} else if n.Listen, err = netip.ParseAddrPort(l.dnsListen); err != nil || n.Listen.Port() == 0 {
+			return fmt.Errorf("--dns-listen-address %q: want ADDRESS or ADDRESS:PORT", l.dnsListen)
+		}
+	}
+	if l.resolvConf != "" {
+		if n.ResolvConf, err = filepath.Abs(l.resolvConf); err != nil {
+			return fmt.Errorf("--resolv-conf %q: %w", l.resolvConf, err)
+		}
+	}
+	cfg.Naming = n
+	return n.Check()
 }
 
 func isPort(s string) bool {

@@ -14,6 +14,7 @@ import (
 
 	"weave/internal/api"
 	"weave/internal/api/apitest"
+	"weave/internal/daemon"
 	"weave/internal/peer"
 )
 
@@ -90,6 +91,21 @@ func TestUsageErrors(t *testing.T) {
 		{"launch --fastdp=vxlan --no-fastdp", "contradict each other"},
 		{"launch --log-level loud", "--log-level"},
 		{"launch --log-format xml", "--log-format"},
+		{"launch --ipalloc-range 10.32.0.1/12", "did you mean 10.32.0.0/12?"},
+		{"launch --ipalloc-range 10.32.0.0/31", "too small"},
+		{"launch --ipalloc-range fd00::/64", "want an IPv4 subnet"},
+		{"launch --ipalloc-range x", `--ipalloc-range "x": want a subnet`},
+		{"launch --ipalloc-range= --ipalloc-default-subnet 10.2.0.0/16", "needs an --ipalloc-range"},
+		{"launch --ipalloc-range= --ipalloc-init observer", "needs an --ipalloc-range"},
+		{"launch --ipalloc-default-subnet 10.2.0.0/16", "has nothing in common with"},
+		{"launch --ipalloc-init consensus=0", "want consensus=N"},
+		{"launch --ipalloc-init seed=", "is no peer name"},
+		{"launch --ipalloc-init seed=::1,host2", `"host2" is no peer name`},
+		{"launch --ipalloc-init maybe", "want consensus, consensus=N, seed="},
+		{"launch --dns-domain a..b", "--dns-domain"},
+		{"launch --dns-listen-address localhost", "want ADDRESS or ADDRESS:PORT"},
+		{"launch --dns-listen-address 10.0.0.1:0", "want ADDRESS or ADDRESS:PORT"},
+		{"launch --dns-ttl -1", "invalid argument"},
 		{"launch --resume host2", "--resume takes the peers of the last run"},
 		{"launch host2:0", "not a peer"},
 		{"launch --password=", "--password is empty"},
@@ -321,6 +337,8 @@ func TestConfig(t *testing.T) {
 	}
 	base := LaunchConfig{RunDir: "/r", StateDir: "/s", NickName: hostname, Port: 6783, Peers: []string{}, Discovery: true, ConnLimit: 200, Cipher: "auto", FastDP: "auto", MinPath: "sleeve",
 		Bridge: "weave", StatusAddr: "127.0.0.1:6782", LogFormat: "auto", Version: version}
+	ttl, ttl9 := uint32(1), uint32(9)
+	base.Addressing.Range, base.Naming.Domain, base.Naming.TTL = daemon.DefaultRange, "weave.local.", &ttl
 	one, _ := peer.ParseName("::1")
 	for _, tt := range []struct {
 		name string
@@ -339,6 +357,15 @@ func TestConfig(t *testing.T) {
 			c.Name, c.NickName, c.Host, c.ConnLimit, c.Discovery, c.Cipher, c.FastDP, c.Bridge = one, "n", netip.MustParseAddr("::1"), 0, false, "aes", "off", "br0"
 			c.TrustedSubnets = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
 			c.LogLevel, c.LogFormat, c.Peers = -4, "json", []string{"host2", "192.0.2.7:1"}
+		}},
+		{"addresses and names", nil, []string{"--ipalloc-range=10.2.0.0/16", "--ipalloc-default-subnet=10.2.3.0/24", "--ipalloc-init=seed=::1,::2",
+			"--dns-domain=example.com", "--dns-listen-address=[::1]:5353", "--dns-ttl=9", "--resolv-conf=/etc/upstream"}, func(c *LaunchConfig) {
+			c.Addressing = daemon.Addressing{Range: netip.MustParsePrefix("10.2.0.0/16"), RangeGiven: true, DefaultSubnet: netip.MustParsePrefix("10.2.3.0/24"), Init: "seed=::1,::2"}
+			c.Naming = daemon.Naming{Domain: "example.com", Listen: netip.MustParseAddrPort("[::1]:5353"), TTL: &ttl9, ResolvConf: "/etc/upstream"}
+		}},
+		{"neither", nil, []string{"--ipalloc-range=", "--no-dns", "--dns-listen-address=10.0.0.1"}, func(c *LaunchConfig) {
+			c.Addressing = daemon.Addressing{}
+			c.Naming.Off, c.Naming.Listen = true, netip.MustParseAddrPort("10.0.0.1:53")
 		}},
 		{"resume", nil, []string{"--resume"}, func(c *LaunchConfig) { c.Resume = true }},
 	} {

@@ -21,7 +21,7 @@ import (
 var _ api.Backend = (*daemon)(nil)
 
 // Status is the services block.
-func (d *daemon) Status(context.Context) (api.Status, error) { return d.status(), nil }
+func (d *daemon) Status(ctx context.Context) (api.Status, error) { return d.status(ctx), nil }
 
 // Connections lists connections, targets without one, and recent refused attempts.
 func (d *daemon) Connections(context.Context) (api.Connections, error) {
@@ -62,42 +62,6 @@ func (d *daemon) saveTargets() error {
 	return nil
 }
 
-// Attach puts a container on the bridge.
-func (d *daemon) Attach(ctx context.Context, req api.AttachRequest) (api.Addresses, error) {
-	c, err := hostnet.ParseContainer(req.Container.String())
-	if err != nil {
-		return api.Addresses{}, coded(err)
-	}
-	addrs, err := given(req.Addrs)
-	if err != nil || len(addrs) == 0 {
-		return api.Addresses{}, errNotYet
-	}
-	if _, err := d.hostside.host.Attach(ctx, d.cfg.Bridge, c, addrs, hostnet.AttachOptions{MTU: d.cfg.MTU}); err != nil {
-		return api.Addresses{}, coded(err)
-	}
-	return api.Addresses{Addrs: addrs}, nil
-}
-
-// Detach takes addresses, or all of them, from a container.
-func (d *daemon) Detach(ctx context.Context, req api.DetachRequest) (api.Addresses, error) {
-	c, err := hostnet.ParseContainer(req.Container.String())
-	if err != nil {
-		return api.Addresses{}, coded(err)
-	}
-	addrs, err := given(req.Addrs)
-	if err != nil {
-		return api.Addresses{}, err
-	}
-	gone, err := d.hostside.host.Detach(ctx, d.cfg.Bridge, c, addrs)
-	if err != nil {
-		return api.Addresses{}, coded(err)
-	}
-	if gone == nil {
-		gone = []netip.Prefix{}
-	}
-	return api.Addresses{Addrs: gone}, nil
-}
-
 // Ps lists what hangs on the bridge.
 func (d *daemon) Ps(_ context.Context, req api.PsRequest) (api.Attachments, error) {
 	list, err := d.attachments()
@@ -124,7 +88,7 @@ func (d *daemon) attachments() ([]api.Attachment, error) {
 		return nil, err
 	}
 	out := make([]api.Attachment, 0, len(list)+1)
-	out = append(out, api.Attachment{Container: "weave:expose", Interface: d.cfg.Bridge, MAC: d.hostside.bridge.MAC.String(), Addrs: []netip.Prefix{}})
+	out = append(out, api.Attachment{Container: "weave:expose", Interface: d.cfg.Bridge, MAC: d.hostside.bridge.MAC.String(), Addrs: d.exposedAddrs()})
 	for _, a := range list {
 		addrs := a.Addrs
 		if addrs == nil {
@@ -136,8 +100,8 @@ func (d *daemon) attachments() ([]api.Attachment, error) {
 }
 
 // Report is everything that is known.
-func (d *daemon) Report(context.Context) (api.Report, error) {
-	st, rst := d.status(), d.router.Status()
+func (d *daemon) Report(ctx context.Context) (api.Report, error) {
+	st, rst := d.status(ctx), d.router.Status()
 	list, err := d.attachments()
 	if err != nil {
 		d.log.Warn("listing containers", "err", err)
@@ -158,13 +122,18 @@ func (d *daemon) Report(context.Context) (api.Report, error) {
 		Features:    d.features,
 	}
 	r.UnicastRoutes, r.BroadcastRoutes = d.routes()
+	r.IPAM, r.DNS = d.services(ctx, true)
 	return r, nil
 }
 
-// Reset undoes everything on the host, forgets the state, and ends the daemon.
-func (d *daemon) Reset(ctx context.Context, _ api.ResetRequest) (api.Given, error) {
+// Reset gives this host's addresses to another, undoes everything on the host, forgets
+// the state, and ends the daemon.
+func (d *daemon) Reset(ctx context.Context, req api.ResetRequest) (given api.Given, err error) {
+	if !req.Force {
+		given = d.giveAway(ctx)
+	}
 	d.forgetOnExit.Store(true)
-	return api.Given{}, d.Stop(ctx)
+	return given, d.Stop(ctx)
 }
 
 // Stop begins the end.
@@ -194,9 +163,14 @@ func coded(err error) error {
 		return err
 	}
 	code, hint := api.CodeOf(err), ""
+	if c, h := addressCode(err); c != "" {
+		code, hint = c, h
+	}
 	switch {
 	case errors.Is(err, hostnet.ErrNoNamespace):
 		code, hint = api.CodeNotFound, ": is the container running?"
+	case errors.Is(err, hostnet.ErrNoNftables):
+		code, hint = api.CodeKernelFeature, ": use --without-masquerade"
 	case errors.Is(err, hostnet.ErrNoBridge):
 		code = api.CodeNotFound
 	case errors.Is(err, hostnet.ErrAddressInUse), errors.Is(err, hostnet.ErrInterfaceExists), errors.Is(err, hostnet.ErrNotBridge),

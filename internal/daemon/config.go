@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -44,6 +45,9 @@ type Config struct {
 	Bridge  string // "weave"
 	Lanes   int    // 0: by the number of CPUs
 
+	Addressing Addressing
+	Naming     Naming
+
 	RekeyAfter time.Duration // age at which a link's keys are replaced; 0: the default. For tests
 
 	RunDir, StateDir string
@@ -79,6 +83,9 @@ func (c *Config) fill() error {
 	}
 	if _, err := c.ciphers(); err != nil {
 		return err
+	}
+	if err := errors.Join(c.Addressing.Check(), c.Naming.Check()); err != nil {
+		return api.Errorf(api.CodeUsage, "%w", err)
 	}
 	if c.FastDP == "" {
 		c.FastDP = "auto"

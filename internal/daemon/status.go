@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -96,7 +97,7 @@ func peers(st mesh.Status) []api.Peer {
 }
 
 // status is the services block.
-func (d *daemon) status() api.Status {
+func (d *daemon) status(ctx context.Context) api.Status {
 	st := d.router.Status()
 	conns := connections(st)
 	s := api.Status{
@@ -125,6 +126,9 @@ func (d *daemon) status() api.Status {
 			s.Degraded = append(s.Degraded, fmt.Sprintf("connection to %s uses %s, below --min-path=%s: %s",
 				c.NickName, c.Path, d.cfg.MinPath, whyNot(c, d.fast.off)))
 		}
+	}
+	if s.IPAM, s.DNS = d.services(ctx, false); s.IPAM != nil {
+		s.Degraded = append(s.Degraded, s.IPAM.Conflicts...)
 	}
 	if s.Degraded == nil {
 		s.Degraded = []string{}

@@ -137,7 +137,9 @@ func TestRules(t *testing.T) {
 	// Whatever somebody does to them, they are made anew, and nothing else is touched.
 	w.Exec("nft", "add", "table", "ip", "other")
 	w.Exec("nft", "add", "chain", "ip", "weave", "theirs")
-	tables := func() string { return w.Exec("nft", "list", "table", "ip", "weave") + w.Exec("nft", "list", "table", "ip6", "weave") }
+	tables := func() string {
+		return w.Exec("nft", "list", "table", "ip", "weave") + w.Exec("nft", "list", "table", "ip6", "weave")
+	}
 	before := tables()
 	for _, damage := range []string{"flush table ip weave", "flush chain ip weave expose-nat", "delete table ip6 weave", "add rule ip weave expose-nat accept"} {
 		w.Exec("nft", strings.Fields(damage)...)
