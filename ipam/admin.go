@@ -119,11 +119,6 @@ func (c *core) checkRemovals() {
 func (c *core) takeOver(victim peer.Name) uint64 {
 	ranges := c.ring.OwnedBy(victim).Ranges()
 	n, d := c.ring.TakeOver(victim, c.self, c.members[victim].Boot)
-	if c.hits(bugNoEpoch) {
-		for i := range d.Entries {
-			d.Entries[i].Epoch = 0
-		}
-	}
 	c.took(victim, n, ranges, d)
 	return n
 }
@@ -148,7 +143,7 @@ func (c *core) took(victim peer.Name, n uint64, ranges []addr.Range, d ring.Delt
 
 // takeLate takes over what a removed peer turns out to have been given.
 func (c *core) takeLate() {
-	if !c.usable() {
+	if !c.usable() || c.hits(bugNoRetire) {
 		return
 	}
 	for _, f := range c.ring.All().Fences {
@@ -189,7 +184,7 @@ func (c *core) checkTaken() {
 		if c.confirm != nil || c.fenced != "" {
 			return true // all rests now, and ends otherwise
 		}
-		if len(c.unanswered(&t.sync, others)) > 0 && c.now-t.since < takenHold {
+		if len(c.unanswered(&t.sync, others)) > 0 && c.now-t.since < takenHold && !c.hits(bugTakeUnheard) {
 			return false
 		}
 		for _, r := range t.ranges {
@@ -319,7 +314,7 @@ func (c *core) onHand(from peer.Name, m *message) {
 	if c.ring == nil || in.parts != 1<<m.parts-1 {
 		return
 	}
-	if d := c.ring.Retire(from, c.self, m.boot); !d.Empty() {
+	if d := c.ring.Retire(from, c.self, m.boot); !d.Empty() && !c.hits(bugNoRetire) {
 		c.dirty.ring = true
 		c.changed()
 		c.spread(&message{kind: kindState, ring: d})

@@ -19,6 +19,7 @@ const (
 	syncAgain    = 300 * time.Millisecond  // an unanswered sync, hand or want is sent again
 	askTime      = 400 * time.Millisecond  // a peer asked for space may take that long
 	askPause     = time.Second             // before all are asked again
+	helloTime    = 2 * time.Second         // a peer met before the election may take to say if there is a ring
 	proposeTime  = time.Second             // an election that stands still is begun again
 	removeSync   = 1500 * time.Millisecond // RmPeer hears others that long
 	takenHold    = 3 * time.Second         // space taken over rests that long at most

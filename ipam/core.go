@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -33,14 +34,16 @@ type core struct {
 	house time.Duration // of the last look at what changes slowly
 
 	// What is known of others.
-	reach   map[peer.Name]bool
-	nicks   map[peer.Name]string // of the mesh; members have theirs in their records
-	targets int
-	members ring.Members
+	reach      map[peer.Name]bool
+	reachedNew time.Duration        // when a peer last came within reach
+	nicks      map[peer.Name]string // of the mesh; members have theirs in their records
+	targets    int
+	members    ring.Members
 
 	// What is replicated.
 	ring  *ring.Ring // nil: not known yet
 	paxos *paxos.Node
+	hello syncing // to all, while there is no ring: have you got one?
 
 	// What is ours.
 	boot    uint64
@@ -140,6 +143,7 @@ func newCore(s setup, stored *restored) (*core, effects, error) {
 		dirty: dirt{leases: map[addr.Addr]bool{}},
 	}
 	c.paxos = paxos.New(c.self, c.run, s.init.Mode == Consensus, c.quorum())
+	c.hello = c.newSync(ring.Delta{})
 	c.load(stored)
 	c.boot++
 	c.dirty.self = true
@@ -330,6 +334,7 @@ func (evTick) apply(*core) {}
 type evMesh struct{ mesh Mesh }
 
 func (e evMesh) apply(c *core) {
+	before := maps.Clone(c.reach)
 	clear(c.reach)
 	c.targets = e.mesh.Targets
 	for _, p := range e.mesh.Peers {
@@ -338,6 +343,9 @@ func (e evMesh) apply(c *core) {
 		}
 		if p.Reachable {
 			c.reach[p.Name] = true
+			if !before[p.Name] {
+				c.reachedNew = c.now
+			}
 		}
 		if p.Nick != "" {
 			c.nicks[p.Name] = clip(p.Nick, maxNick)

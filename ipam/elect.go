@@ -33,6 +33,9 @@ func (c *core) elect() {
 		c.askElectors()
 		return
 	}
+	if !c.mayVote() {
+		return
+	}
 	again := proposeTime + time.Duration(c.rnd.Int64N(int64(proposeTime)))
 	if c.proposed >= 0 && c.now-c.proposed < again {
 		return
@@ -41,6 +44,19 @@ func (c *core) elect() {
 	c.paxos.Enter()
 	c.paxos.Propose()
 	c.votesChanged()
+}
+
+// mayVote reports whether all that can be reached have said that they have no ring
+// either. An elector that lost its disk has lost its vote as well: with one more it
+// could complete an attempt that was overtaken long ago, if it met a peer that
+// remembers that attempt before those who have the ring.
+func (c *core) mayVote() bool {
+	if !c.paxos.Elector() || c.hits(bugVoteAtOnce) {
+		return c.paxos.Elector()
+	}
+	others := sortedNames(c.reach)
+	c.syncWith(&c.hello, others)
+	return len(c.unanswered(&c.hello, others)) == 0 || c.now-c.reachedNew >= helloTime
 }
 
 // askElectors is what an observer can do: tell everybody that a ring is wanted.
@@ -79,7 +95,7 @@ func (c *core) decide() {
 	if c.now < c.wanted {
 		c.elect()
 	}
-	for c.paxos.Think() {
+	for c.mayVote() && c.paxos.Think() {
 		c.votesChanged()
 	}
 	v, ok := c.paxos.Decided()

@@ -199,6 +199,9 @@ func (c *core) try(o *op) bool {
 func (c *core) tryAllocate(o *op) bool {
 	for _, l := range c.leasesOf(o.ident) {
 		if o.ident != anonymous && o.rng.Contains(l.addr) {
+			if c.doubtful(l) {
+				return false
+			}
 			c.revive(l)
 			c.answer(o, result{prefixes: prefixes([]*lease{l})})
 			return true
@@ -245,9 +248,17 @@ func (c *core) hopeless(o *op) bool {
 	return c.confirm == nil && c.space.HeldIn(rng) == 0 && !c.asks[rng].blocked
 }
 
+// doubtful reports whether a lease comes from the store and nobody has said yet
+// what is really in use: the store may be of an earlier day.
+func (c *core) doubtful(l *lease) bool {
+	return l.stored && !c.reconciled && c.now < reconcileMax
+}
+
 func (c *core) tryClaim(o *op) bool {
 	if l := c.leases[o.addr]; l != nil {
 		switch {
+		case c.doubtful(l):
+			return false
 		case l.ident == identOf(o.ident, o.addr) || o.ident == anonymous:
 			c.revive(l)
 		case l.dying:

@@ -47,6 +47,7 @@ type lease struct {
 	// business; inside it is another peer's, and we ask for it.
 	foreign bool
 	asked   time.Duration
+	stored  bool // it was in the store when this run began
 }
 
 func (l *lease) prefix() netip.Prefix { return netip.PrefixFrom(l.addr.Netip(), l.bits) }
@@ -147,6 +148,6 @@ func (out *restored) readLease(text string, b []byte) error {
 	if !ok || s.Bits > addr.Bits {
 		return fmt.Errorf("address %v/%d", ip, s.Bits)
 	}
-	out.leases = append(out.leases, &lease{addr: a, ident: s.Ident, bits: int(s.Bits), container: s.Container})
+	out.leases = append(out.leases, &lease{addr: a, ident: s.Ident, bits: int(s.Bits), container: s.Container, stored: true})
 	return nil
 }

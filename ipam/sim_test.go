@@ -87,7 +87,8 @@ type simHost struct {
 	clock      time.Duration
 	frozen     time.Duration // until then nothing moves
 	containers map[string]*container
-	seen       int // of sim.changes
+	seen       int     // of sim.changes
+	inbox      []event // that came while it was frozen
 	notes      []Note
 	orphans    []string      // idents whose end the daemon was not told, being down; nobody will free them
 	thaw       time.Duration // of the last freeze
@@ -105,6 +106,7 @@ type container struct {
 	has     bool
 	stopped bool
 	asking  bool
+	starts  int  // a request of an earlier start is void
 	plain   bool // not a container: freed only by request
 }
 
@@ -220,7 +222,7 @@ func (s *sim) stop(h *simHost) {
 		return
 	}
 	s.log("%s stops", h.nick)
-	h.core = nil
+	h.core, h.inbox = nil, nil
 	h.run++
 	for _, c := range h.containers {
 		c.asking = false
@@ -249,10 +251,25 @@ func (s *sim) step(h *simHost, ev event) {
 		return
 	}
 	if h.frozen > s.now {
-		s.onHost(h, min(h.frozen-s.now, 300*time.Millisecond), func() { s.step(h, ev) })
+		if h.inbox = append(h.inbox, ev); len(h.inbox) == 1 {
+			s.onHost(h, 0, func() { s.drain(h) })
+		}
+		return
+	}
+	s.drain(h)
+	if h.core == nil {
 		return
 	}
 	s.carryOut(h, h.core.step(ev, s.now+h.clock))
+}
+
+// drain takes what came while the host was frozen, in order.
+func (s *sim) drain(h *simHost) {
+	for len(h.inbox) > 0 && h.core != nil {
+		ev := h.inbox[0]
+		h.inbox = h.inbox[1:]
+		s.carryOut(h, h.core.step(ev, s.now+h.clock))
+	}
 }
 
 // carryOut does what Allocator.carryOut does, and may crash between any two effects.
@@ -509,9 +526,8 @@ func (s *sim) begin(c *container, a addr.Addr) {
 		s.fail("%v is in use by %s on %s and now also by %s on %s", a, old.ident, old.host.nick, c.ident, c.host.nick)
 		return
 	}
-	if c.has {
-		s.end(c)
-		c.stopped = false
+	if c.has && s.live[c.addr] == c {
+		delete(s.live, c.addr)
 	}
 	c.has, c.addr = true, a
 	s.live[a] = c
@@ -524,5 +540,6 @@ func (s *sim) end(c *container) {
 	if c.has && s.live[c.addr] == c {
 		delete(s.live, c.addr)
 	}
-	c.has, c.stopped = false, true
+	c.has, c.stopped, c.asking = false, true, false
+	c.starts++
 }

@@ -118,11 +118,10 @@ func (s *script) containerEvent(h *simHost) {
 		s.allocate(c)
 	case c.plain:
 		s.log("%s on %s is freed", c.ident, h.nick)
-		had, a := c.has, c.addr
+		had, a, asking := c.has, c.addr, c.asking
 		s.end(c)
 		delete(h.containers, c.ident)
 		h.orphans = append(h.orphans, c.ident) // until the daemon says that it knows
-		asking := c.asking
 		freed := func(result) {
 			if asking { // its request may still be granted, and the answer lost
 				return
@@ -161,8 +160,11 @@ func (s *script) allocate(c *container) {
 	}
 	s.log("%s on %s wants an address in %v", c.ident, c.host.nick, subnet)
 	begin := s.now
-	h, run := c.host, c.host.run
+	h, run, nth := c.host, c.host.run, c.starts
 	s.request(h, &op{kind: opAllocate, ident: c.ident, prefix: subnet, container: !c.plain}, func(r result) {
+		if c.starts != nth && h.containers[c.ident] == c {
+			return // of an earlier start, which is over
+		}
 		c.asking = false
 		s.answered(h, run, begin, c, r)
 	})
@@ -178,8 +180,11 @@ func (s *script) claim(c *container) {
 	a := start.Plus(uint64(s.rnd.Int64N(size)))
 	s.log("%s on %s claims %v", c.ident, c.host.nick, a)
 	begin := s.now
-	h, run := c.host, c.host.run
+	h, run, nth := c.host, c.host.run, c.starts
 	s.request(h, &op{kind: opClaim, ident: c.ident, prefix: netip.PrefixFrom(a.Netip(), s.prefix.Bits()), container: true}, func(r result) {
+		if c.starts != nth && h.containers[c.ident] == c {
+			return // of an earlier start, which is over
+		}
 		c.asking = false
 		s.answered(h, run, begin, c, r)
 	})
@@ -298,7 +303,8 @@ func (s *script) leave() {
 	s.request(h, &op{kind: opShutdown}, func(r result) {
 		s.log("%s has left: %v", h.nick, r.err)
 		h.left = r.err == nil
-		s.unsure = s.unsure || r.err != nil // its space may have gone to one who was leaving as well
+		alone := h.core.ring != nil && h.core.ring.OwnedBy(h.name).Size() > 0
+		s.unsure = s.unsure || r.err != nil || alone // its space may have gone to one who was leaving as well
 		h.gone = true
 		s.after(0, func() { s.stop(h) })
 	})

@@ -230,6 +230,7 @@ func (c *core) onAck(from peer.Name, m *message) {
 
 // syncs returns all questions that are open.
 func (c *core) syncs() (out []*syncing) {
+	out = append(out, &c.hello)
 	if c.confirm != nil {
 		out = append(out, &c.confirm.sync)
 	}
