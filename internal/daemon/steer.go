@@ -34,15 +34,16 @@ type steering struct {
 	port   atomic.Int64 // ifindex of the router's port, changes when it is repaired
 	log    *slog.Logger
 	sw     *forward.Switch // set once before run
-	fast   *odp.Overlay    // set once before run; nil: no kernel path
+	fast   *odp.Overlay    // set by setKernel; nil: no kernel path
 
 	paths   atomic.Pointer[map[peer.Name]bool] // peers with a connection: whether its best path is the kernel's
 	poke    chan struct{}                      // has room for one
 	stale   atomic.Bool                        // entries may be gone
 	stopped atomic.Bool                        // the daemon ends: the kernel is to stay as it is
 
-	mu sync.Mutex // held while the kernel is asked
-	at map[ether.MAC]place
+	mu      sync.Mutex // held while the kernel is asked
+	at      map[ether.MAC]place
+	adopted map[ether.MAC]bool // entries of an earlier run that lead to a peer by the kernel
 
 	locals struct {
 		sync.Mutex
@@ -57,6 +58,7 @@ type place struct {
 	port   int
 	kernel bool
 	gone   bool // the switch has forgotten it; it stays for as long as its path lingers
+	left   bool // as an earlier run left it, until the owner's connection has a path
 }
 
 func newSteering(fdb *hostnet.FDB, local peer.Name, bridge ether.MAC, log *slog.Logger) *steering {
@@ -64,6 +66,20 @@ func newSteering(fdb *hostnet.FDB, local peer.Name, bridge ether.MAC, log *slog.
 	s.paths.Store(&map[peer.Name]bool{})
 	s.locals.macs = map[ether.MAC]bool{}
 	return s
+}
+
+// setKernel takes the kernel path, and note of what an earlier run left there. It is
+// to be called before run.
+func (s *steering) setKernel(ov *odp.Overlay) {
+	if s.fast = ov; ov == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.adopted = map[ether.MAC]bool{}
+	for mac := range ov.Adopted() {
+		s.adopted[mac] = true
+	}
 }
 
 // setView takes note of the paths there are; it does not block.
@@ -158,6 +174,11 @@ func (s *steering) remove(mac ether.MAC) {
 // put points a MAC to the best path to its owner.
 func (s *steering) put(mac ether.MAC, owner peer.Name) {
 	before := s.at[mac]
+	if _, connected := (*s.paths.Load())[owner]; !connected && s.adopted[mac] {
+		s.at[mac] = place{owner: owner, left: true}
+		return
+	}
+	delete(s.adopted, mac)
 	now := place{owner: owner, port: int(s.port.Load())}
 	if s.kernel(owner) {
 		if port, err := s.fast.Backend().Steer(mac, owner); err == nil {
@@ -206,7 +227,7 @@ func (s *steering) apply() {
 		switch {
 		case p.gone && !w.kernel:
 			s.remove(mac)
-		case p.kernel != w.kernel || p.port != w.port:
+		case p.left || p.kernel != w.kernel || p.port != w.port:
 			s.put(mac, p.owner)
 			moved++
 		}
@@ -260,6 +281,7 @@ func (s *steering) disown() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	clear(s.adopted)
 	be := s.fast.Backend()
 	err := s.fdb.Prune(func(m ether.MAC) bool { return s.at[m].kernel }, be.Ports()...)
 	s.done("prune", err)

@@ -187,6 +187,7 @@ func (b *Backend) AddPeer(p odp.Peer) {
 	}
 	t := &target{Peer: p, family: f, probe: odp.ProbeMAC(p.Name, f == 1)}
 	b.peers[p.Name] = t
+	delete(b.adopted, t.probe)
 	b.mend(false)
 	if b.devs[f].err == nil {
 		if err := b.addEntry(f, t.probe, t.Addr); err != nil {
