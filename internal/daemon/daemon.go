@@ -21,6 +21,7 @@ import (
 	"weave/internal/peer"
 	"weave/internal/store"
 	"weave/mesh"
+	"weave/mesh/gossip"
 	"weave/mesh/overlay"
 )
 
@@ -41,6 +42,10 @@ type daemon struct {
 	paths    *pathLog
 	hostside *hostside
 	features map[string]string
+	uid      peer.UID     // of this run
+	addrs    *addresses   // set once by openServices
+	names    *names       // the same; nil with --no-dns
+	targets  atomic.Int64 // that are other hosts
 
 	view         atomic.Pointer[mesh.View]
 	ready        bool        // the start has succeeded
@@ -57,7 +62,7 @@ func Run(ctx context.Context, cfg Config) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	encrypted := cfg.Password != nil
-	d := &daemon{cfg: &cfg, log: cfg.Log, pid: os.Getpid(), started: time.Now(), stop: stop, encrypted: encrypted}
+	d := &daemon{cfg: &cfg, log: cfg.Log, pid: os.Getpid(), started: time.Now(), stop: stop, encrypted: encrypted, uid: peer.NewUID()}
 	err := d.run(ctx)
 	if d.forgetOnExit.Load() {
 		err = errors.Join(err, Undo(cfg.Bridge), store.Remove(cfg.StateDir))
@@ -82,6 +87,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	undo.add(func() { host.Close() })
+	if err := d.checkRange(host); err != nil {
+		return err
+	}
 
 	bridgeMAC := hostnet.BridgeMAC(name)
 	steer := newSteering(host.FDB(d.cfg.Bridge), name, bridgeMAC, d.log.With("part", "bridge"))
@@ -109,7 +117,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	steer.setKernel(d.fast.ov)
 	d.paths = &pathLog{log: d.log.With("part", "paths"), min: d.cfg.MinPath}
 	d.features = d.probe()
-	if d.router, err = d.newRouter(name, static); err != nil {
+	channels, err := d.openServices(ctx, name, &undo)
+	if err != nil {
+		return err
+	}
+	if d.router, err = d.newRouter(name, static, channels); err != nil {
 		return err
 	}
 	return d.serve(ctx, name)
@@ -152,6 +164,7 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	g.Go(func() error { return d.hostside.steer.watch(ctx) })
 	g.Go(func() error { return d.hostside.repair(ctx) })
 	g.Go(func() error { return d.hostside.announce(ctx) })
+	d.serveAddresses(ctx, g)
 	g.Go(func() error { return server.RunControl(ctx, control) })
 	if status != nil {
 		g.Go(func() error { return server.RunStatus(ctx, status) })
@@ -194,7 +207,7 @@ func (d *daemon) identify() (peer.Name, *handshake.StaticKey, error) {
 	return id.Name, key, d.store.SetStaticKey(key.AppendPrivate(nil))
 }
 
-func (d *daemon) newRouter(name peer.Name, static *handshake.StaticKey) (*mesh.Router, error) {
+func (d *daemon) newRouter(name peer.Name, static *handshake.StaticKey, channels []gossip.Open) (*mesh.Router, error) {
 	targets := d.cfg.Peers
 	if d.cfg.Resume {
 		stored, err := d.store.Targets()
@@ -209,9 +222,9 @@ func (d *daemon) newRouter(name peer.Name, static *handshake.StaticKey) (*mesh.R
 	if err != nil {
 		return nil, err
 	}
-	d.view.Store(&mesh.View{Local: name})
+	d.targets.Store(int64(len(targets)))
 	return mesh.New(mesh.Config{
-		Name: name, NickName: d.cfg.NickName, Version: d.cfg.Version,
+		Name: name, NickName: d.cfg.NickName, UID: d.uid, Version: d.cfg.Version, Channels: channels,
 		Static: static, PSK: d.psk(),
 		Host: d.cfg.Host, Port: d.cfg.Port, Targets: targets,
 		Overlays: d.overlays(), Ciphers: ciphers, Lanes: d.cfg.Lanes,
