@@ -224,12 +224,8 @@ func (c *core) startShutdown(o *op) {
 		return
 	}
 	d := c.ring.GiveAll(c.self, mine, heir)
-	if !c.hits(bugKeepAfterHand) {
-		for _, r := range mine {
-			c.space.Lose(r)
-		}
-	} else {
-		c.stopping = false
+	for _, r := range mine {
+		c.space.Lose(r)
 	}
 	c.dirty.ring = true
 	c.changed()

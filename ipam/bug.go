@@ -12,18 +12,14 @@ const (
 	bugSkipSaveLease     // an allocation is not saved
 	bugSkipSaveGrant     // a grant is sent but not saved
 	bugTakeUnheard       // space taken over is used before the others have heard
-	bugForgetVotes       // votes are not saved
 	bugQuorumShort       // one vote too few decides
 	bugNoDigest          // what was lost on the way is never found
 	bugNeverReap         // addresses of dead containers are kept for ever
 	bugReapAlive         // a container that came back within its grace is reaped all the same
-	bugKeepAfterHand     // an heir is named, but the space is used on
-	bugVoteAtOnce        // an elector votes before it has asked for a ring
 	bugNoRetire          // an heir does not take late gifts
 	bugNoFence           // a copy of a peer goes on
 	bugNoSpread          // changes are not told to others
 	bugGrantTwice        // a grant asked for again is granted again, from used space
-	bugEnd
 )
 
 func (c *core) hits(b bug) bool { return c.bug == b }

@@ -248,7 +248,7 @@ func (c *core) saveDirt() {
 		}
 		c.out.save = append(c.out.save, encodeRecord(keyMembers, ms))
 	}
-	if d.votes && !c.hits(bugForgetVotes) {
+	if d.votes {
 		vs := []wireVote{}
 		for _, v := range c.paxos.Votes() {
 			vs = append(vs, voteToWire(v))

@@ -51,8 +51,8 @@ func (c *core) elect() {
 // could complete an attempt that was overtaken long ago, if it met a peer that
 // remembers that attempt before those who have the ring.
 func (c *core) mayVote() bool {
-	if !c.paxos.Elector() || c.hits(bugVoteAtOnce) {
-		return c.paxos.Elector()
+	if !c.paxos.Elector() {
+		return false
 	}
 	others := sortedNames(c.reach)
 	c.syncWith(&c.hello, others)

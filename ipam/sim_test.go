@@ -67,6 +67,7 @@ type sim struct {
 	linked    time.Duration
 	changes   int // of links
 	runs      uint64
+	checks    int
 	stats     map[string]int
 	callbacks map[*op]func(result)
 }
@@ -302,6 +303,9 @@ func (s *sim) carryOut(h *simHost, e effects) {
 		if s.crash > 0 && s.rnd.IntN(4) == 0 && crashed() {
 			return
 		}
+		if m.msg.kind == kindGrant {
+			s.checkGranted(h, m.msg)
+		}
 		if m.to.IsZero() {
 			s.spread(h, m.msg)
 		} else {
@@ -312,6 +316,7 @@ func (s *sim) carryOut(h *simHost, e effects) {
 		if s.crash > 0 && s.rnd.IntN(4) == 0 && crashed() {
 			return
 		}
+		s.checkSaved(h, r)
 		if cb := s.callbacks[r.op]; cb != nil {
 			delete(s.callbacks, r.op)
 			cb(r.res)
@@ -321,6 +326,38 @@ func (s *sim) carryOut(h *simHost, e effects) {
 		s.log("%s notes %s: %s %v", h.nick, n.Kind, n.Text, n.Addrs)
 		h.notes = append(h.notes, n)
 	}
+}
+
+// checkSaved: an address that is promised is on the disk.
+func (s *sim) checkSaved(h *simHost, r reply) {
+	if r.res.err != nil || r.op.kind != opAllocate && r.op.kind != opClaim {
+		return
+	}
+	a, _ := addr.FromNetip(r.res.prefixes[0].Addr())
+	if h.disk[leaseKey(a)] == nil {
+		s.fail("%s promised %v to %s and has not saved it", h.nick, a, r.op.ident)
+	}
+}
+
+// checkGranted: so is a range that is given away.
+func (s *sim) checkGranted(h *simHost, m *message) {
+	if !s.rare() {
+		return
+	}
+	r, err := restore([]Record{{keyRing, h.disk[keyRing]}})
+	if err != nil || r.ring == nil {
+		s.fail("%s gave %v away without a ring on its disk: %v", h.nick, m.rng, err)
+	} else if n, _ := r.ring.Owner(m.rng.Start); n == h.name && h.core != nil {
+		if now, _ := h.core.ring.Owner(m.rng.Start); now != h.name {
+			s.fail("%s gave %v away and has not saved that", h.nick, m.rng)
+		}
+	}
+}
+
+// rare thins out checks that cost time, without touching the schedule's own dice.
+func (s *sim) rare() bool {
+	s.checks++
+	return s.checks%8 == 0
 }
 
 // request asks a daemon for something; cb gets the answer, unless it crashes.

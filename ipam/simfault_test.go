@@ -371,6 +371,9 @@ func (s *script) oldDisk() {
 	}
 	s.fair(20 * time.Second)
 	s.after(8*time.Second, func() {
+		if s.memories(h) == 0 {
+			return // nobody remembers what the disk forgot
+		}
 		s.stats["old disk"]++
 		s.ending(h)
 		h.disk, h.oldDisk = maps.Clone(h.snapshot), true
@@ -387,12 +390,7 @@ func (s *script) lostDisk() {
 	}
 	s.fair(20 * time.Second)
 	s.after(8*time.Second, func() {
-		rings := 0
-		for _, o := range s.hosts {
-			if o != h && o.core != nil && o.core.ring != nil {
-				rings++
-			}
-		}
+		rings := s.memories(h)
 		if rings == 0 || rings < s.init.Electors/2+1 && s.init.Mode == Consensus {
 			return // the documented limit: a quorum of memory is lost
 		}
@@ -402,6 +400,16 @@ func (s *script) lostDisk() {
 		s.log("%s loses its disk", h.nick)
 		s.after(time.Second, func() { s.start(h) })
 	})
+}
+
+// memories counts the others that have a ring.
+func (s *script) memories(h *simHost) (n int) {
+	for _, o := range s.hosts {
+		if o != h && o.core != nil && !o.isolated && o.core.ring != nil {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *script) ending(h *simHost) {
