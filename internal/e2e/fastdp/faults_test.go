@@ -1,0 +1,227 @@
+package fastdp_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"weave/internal/testnet"
+)
+
+// joined makes two sites whose containers talk by the kernel.
+func joined(t *testing.T, args ...string) (*testnet.Lab, *site, *site) {
+	t.Helper()
+	lab, a, b := newSites(t)
+	up(a, b, args...)
+	on(t, "fastdp", joinLimit, a, b)
+	if lost := a.pings(b, 3, "0.1"); lost > 0 {
+		t.Fatalf("%d pings lost", lost)
+	}
+	return lab, a, b
+}
+
+// A firewall that swallows vxlan packets costs less than 2 s; when it is gone the
+// kernel is used again within 30 s, without a gap and without duplicates.
+func TestBlockedUnderTraffic(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		at   func(a, b *site) []*site
+	}{
+		{"both ways", func(a, b *site) []*site { return []*site{a, b} }},
+		{"one way", func(a, b *site) []*site { return []*site{b} }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, a, b := joined(t)
+			s := a.stream(b)
+			time.Sleep(500 * time.Millisecond)
+			undo := block("", tt.at(a, b)...)
+			took := on(t, "sleeve", 2500*time.Millisecond, a, b)
+			t.Logf("on sleeve after %v", took)
+			time.Sleep(time.Second)
+			if gap, _, dup := s.stop(); gap > 2100*time.Millisecond || dup {
+				t.Errorf("longest silence %v, duplicates: %v", gap, dup)
+			}
+			for _, e := range []*site{a, b} {
+				if !strings.Contains(e.d.Log(), "path changed") {
+					t.Errorf("%s's log does not tell of the change", e.Label)
+				}
+			}
+			s = a.stream(b)
+			undo()
+			took = on(t, "fastdp", 30*time.Second, a, b)
+			t.Logf("back on fastdp after %v", took)
+			time.Sleep(time.Second)
+			if gap, lost, dup := s.stop(); gap > 500*time.Millisecond || lost > 0 || dup {
+				t.Errorf("return: longest silence %v, %d lost, duplicates: %v", gap, lost, dup)
+			}
+			if m := a.metrics(); !strings.Contains(m, `weave_path_changes_total{path="sleeve",reason="timeout"} 1`) {
+				t.Error("no metric for the change")
+			}
+		})
+	}
+}
+
+// Somebody else has the port: sleeve is used, and the reason told; when it is free the
+// kernel is used.
+func TestPortTaken(t *testing.T) {
+	_, a, b := newSites(t)
+	var sock net.PacketConn
+	err := a.Do(func() (err error) {
+		sock, err = net.ListenPacket("udp4", ":"+vxlanPort)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	up(a, b)
+	on(t, "sleeve", joinLimit, a, b)
+	if got := a.reason(); got != "port-in-use" {
+		t.Errorf("reason %q, want port-in-use", got)
+	}
+	if lost := a.pings(b, 3, "0.1"); lost > 0 {
+		t.Errorf("%d pings lost", lost)
+	}
+	sock.Close()
+	on(t, "fastdp", 30*time.Second, a, b)
+}
+
+// What others delete is made again, and the containers hardly notice.
+func TestDeviceDeleted(t *testing.T) {
+	_, a, b := joined(t)
+	s := a.stream(b)
+	time.Sleep(300 * time.Millisecond)
+	a.Exec("ip", "link", "del", "weavevx")
+	took := within(t, 5*time.Second, "device", func() bool { return a.Try("ip", "link", "show", "weavevx").Code == 0 })
+	t.Logf("device back after %v", took)
+	before := a.vxlanPackets()
+	within(t, 5*time.Second, "traffic on the device", func() bool { return a.vxlanPackets() > before+50 })
+	if gap, _, dup := s.stop(); gap > 2*time.Second || dup {
+		t.Errorf("longest silence %v, duplicates: %v", gap, dup)
+	} else {
+		t.Logf("longest silence %v", gap)
+	}
+	on(t, "fastdp", 30*time.Second, a, b)
+}
+
+// A bridge made anew gets its kernel port back.
+func TestBridgeDeleted(t *testing.T) {
+	_, a, b := joined(t)
+	a.Exec("ip", "link", "del", "weave")
+	within(t, 5*time.Second, "port", func() bool {
+		return strings.Contains(a.Try("ip", "link", "show", "weavevx").Stdout, "master weave")
+	})
+	on(t, "fastdp", 30*time.Second, a, b)
+	within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 2, "0.1") == 0 })
+}
+
+func TestRulesFlushed(t *testing.T) {
+	_, a, b := joined(t)
+	a.Exec("nft", "flush", "ruleset")
+	took := within(t, 2*time.Second, "rules", func() bool {
+		return strings.Contains(a.Try("nft", "list", "chain", "inet", "weave", "fastdp").Stdout, "drop")
+	})
+	t.Logf("rules back after %v", took)
+	if lost := a.pings(b, 5, "0.1"); lost > 0 {
+		t.Errorf("%d pings lost", lost)
+	}
+}
+
+// A crash loses nothing that the kernel carries if the daemon is back soon.
+func TestCrashAndRelaunch(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(*testnet.Daemon)
+	}{{"killed", (*testnet.Daemon).Kill9}, {"stopped", func(d *testnet.Daemon) { d.Stop() }}} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, a, b := joined(t)
+			s := a.stream(b)
+			time.Sleep(300 * time.Millisecond)
+			tt.end(b.d)
+			b.start(a.IP4.String())
+			on(t, "fastdp", joinLimit, a, b)
+			time.Sleep(12 * time.Second) // until what nobody asked for is given up
+			gap, lost, dup := s.stop()
+			t.Logf("longest silence %v, %d lost", gap, lost)
+			if lost > 0 || dup {
+				t.Errorf("%d lost, duplicates: %v", lost, dup)
+			}
+			if lost := b.pings(a, 20, "0.02"); lost > 0 {
+				t.Errorf("%d pings lost afterwards", lost)
+			}
+		})
+	}
+}
+
+// A peer that is gone for good is not sent anything for longer than 2 s.
+func TestPeerGone(t *testing.T) {
+	_, a, b := joined(t)
+	a.stream(b)
+	b.d.Kill9()
+	time.Sleep(2 * time.Second)
+	before := a.vxlanPackets()
+	time.Sleep(500 * time.Millisecond)
+	if n := a.vxlanPackets() - before; n > 0 {
+		t.Errorf("%d packets to a peer whose daemon is gone", n)
+	}
+}
+
+// A peer that comes back without the kernel path is talked to by sleeve.
+func TestPeerRestartsWithout(t *testing.T) {
+	_, a, b := joined(t)
+	s := a.stream(b)
+	b.d.Stop()
+	b.start("--no-fastdp", a.IP4.String())
+	on(t, "sleeve", joinLimit, a, b)
+	if got := a.reason(); got != "not-offered" {
+		t.Errorf("reason %q, want not-offered", got)
+	}
+	if got := b.reason(); got != "off" {
+		t.Errorf("reason %q, want off", got)
+	}
+	within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+	if b.Try("ip", "link", "show", "weavevx").Code == 0 {
+		t.Error("the device is still there")
+	}
+	time.Sleep(2 * time.Second)
+	s.stop()
+	if lost := a.pings(b, 10, "0.05"); lost > 0 {
+		t.Errorf("%d pings lost", lost)
+	}
+}
+
+func TestResetRemovesAll(t *testing.T) {
+	_, a, b := joined(t)
+	a.d.MustWeave("reset", "--force")
+	if out := a.Exec("ip", "-br", "link"); strings.Contains(out, "weave") {
+		t.Errorf("links after reset:\n%s", out)
+	}
+	if out := a.Exec("nft", "list", "ruleset"); strings.Contains(out, "weave") {
+		t.Errorf("rules after reset:\n%s", out)
+	}
+	_ = b
+}
+
+// Whoever is no peer cannot get a frame into the network.
+func TestStranger(t *testing.T) {
+	lab, a, b := joined(t)
+	c := lab.Host("c")
+	c.Exec("ip", "link", "add", "vx", "type", "vxlan", "id", "7828854", "dstport", vxlanPort, "remote", b.IP4.String())
+	c.Exec("ip", "addr", "add", "10.55.0.66/24", "dev", "vx")
+	c.Exec("ip", "link", "set", "vx", "up")
+	mac := strings.Fields(b.box.Exec("ip", "-br", "link", "show", "ethwe"))[2]
+	c.Exec("ip", "neigh", "replace", b.in4.String(), "lladdr", mac, "dev", "vx", "nud", "permanent")
+	seen := b.box.Capture([]string{"ethwe"}, "stranger's frame")
+	c.Try("ping", "-c", "5", "-i", "0.1", "-W", "1", "-p", "737472616e676572277320667261", b.in4.String())
+	c.Try("bash", "-c", "for i in 1 2 3; do echo -n \"stranger's frame\" > /dev/udp/"+b.in4.String()+"/9; done")
+	seen.Stop()
+	if h := seen.Hits(); len(h) > 0 {
+		t.Errorf("a stranger's frame came through: %v", h)
+	}
+	within(t, 3*time.Second, "count", func() bool {
+		m := b.metrics()
+		return strings.Contains(m, `weave_kernel_path_events_total{event="stranger"}`) && !strings.Contains(m, `weave_kernel_path_events_total{event="stranger"} 0`)
+	})
+	_ = a
+}

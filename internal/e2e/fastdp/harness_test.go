@@ -1,0 +1,213 @@
+package fastdp_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"weave/internal/api"
+	"weave/internal/testnet"
+)
+
+const (
+	joinLimit = 15 * time.Second
+	pollEvery = 20 * time.Millisecond
+	vxlanPort = "6784"
+	password  = "xeroxed-quokka-71-pagoda-92"
+)
+
+// site is a host with a daemon and a container.
+type site struct {
+	*testnet.Host
+	t   *testing.T
+	box *testnet.Namespace
+	in4 netip.Addr
+	d   *testnet.Daemon
+}
+
+func newSites(t *testing.T, opts ...testnet.HostOption) (*testnet.Lab, *site, *site) {
+	t.Helper()
+	lab := testnet.New(t)
+	var sites [2]*site
+	for i := range sites {
+		h := lab.Host(string(rune('a'+i)), opts...)
+		sites[i] = &site{Host: h, t: t, box: h.Container("box"), in4: netip.AddrFrom4([4]byte{10, 55, 0, byte(i + 1)})}
+	}
+	return lab, sites[0], sites[1]
+}
+
+func (s *site) start(args ...string) {
+	s.t.Helper()
+	s.d = s.StartWeave(s.t, testnet.Binary(s.t), append([]string{"--nickname", s.Label, "--log-level=debug"}, args...)...)
+}
+
+func (s *site) attach() {
+	s.t.Helper()
+	s.d.MustWeave("attach", s.in4.String()+"/24", s.box.Ref())
+}
+
+// up starts two sites, b knowing a, and attaches their containers.
+func up(a, b *site, args ...string) {
+	a.start(args...)
+	b.start(append(args, a.IP4.String())...)
+	a.attach()
+	b.attach()
+}
+
+// conn returns the connection to the other site.
+func (s *site) conn() (out api.Connection) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	c := api.NewClient(s.RunDir())
+	defer c.Close()
+	got, err := c.Connections(ctx)
+	if err != nil {
+		return out
+	}
+	if i := slices.IndexFunc(got.Connections, func(c api.Connection) bool { return c.State == api.StateEstablished }); i >= 0 {
+		return got.Connections[i]
+	}
+	return out
+}
+
+// on waits until both sites use a path, and returns how long that took.
+func on(t *testing.T, path string, limit time.Duration, sites ...*site) time.Duration {
+	t.Helper()
+	return within(t, limit, "path "+path, func() bool {
+		for _, s := range sites {
+			if s.conn().Path != path {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func within(t *testing.T, limit time.Duration, what string, cond func() bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	for !cond() {
+		if time.Since(start) > limit {
+			t.Fatalf("%s: not after %v", what, limit)
+		}
+		time.Sleep(pollEvery)
+	}
+	return time.Since(start)
+}
+
+// pings reports how many of n full-size pings, every interval seconds, got no answer.
+func (s *site) pings(o *site, n int, interval string) (lost int) {
+	out := s.box.Try("ping", "-n", "-q", "-M", "do", "-s", "1348", "-c", strconv.Itoa(n), "-i", interval, "-W", "1", o.in4.String()).Stdout
+	for line := range strings.Lines(out) {
+		var sent, got int
+		if k, _ := fmt.Sscanf(line, "%d packets transmitted, %d received", &sent, &got); k == 2 {
+			return sent - got
+		}
+	}
+	return n
+}
+
+// stream pings every 10 ms until it is stopped, and then tells the longest time
+// without an answer, and whether an answer came twice.
+type stream struct {
+	cancel context.CancelFunc
+	out    strings.Builder
+	done   chan struct{}
+}
+
+func (s *site) stream(o *site) *stream {
+	ctx, cancel := context.WithCancel(context.Background())
+	st := &stream{cancel: cancel, done: make(chan struct{})}
+	cmd := s.box.Command(ctx, "ping", "-n", "-D", "-s", "1000", "-i", "0.01", "-W", "1", o.in4.String())
+	cmd.Stdout = &st.out
+	go func() {
+		defer close(st.done)
+		cmd.Run()
+	}()
+	s.t.Cleanup(func() { cancel(); <-st.done })
+	return st
+}
+
+func (st *stream) stop() (gap time.Duration, lost int, dup bool) {
+	st.cancel()
+	<-st.done
+	var last float64
+	var lastSeq int
+	for line := range strings.Lines(st.out.String()) {
+		var at float64
+		if _, err := fmt.Sscanf(line, "[%f]", &at); err != nil {
+			continue
+		}
+		dup = dup || strings.Contains(line, "DUP!")
+		_, rest, _ := strings.Cut(line, "icmp_seq=")
+		seq, _, _ := strings.Cut(rest, " ")
+		n, _ := strconv.Atoi(seq)
+		if lastSeq != 0 && n > lastSeq+1 {
+			lost += n - lastSeq - 1
+		}
+		lastSeq = n
+		if last != 0 {
+			gap = max(gap, time.Duration((at-last)*float64(time.Second)))
+		}
+		last = at
+	}
+	return gap, lost, dup
+}
+
+// vxlanPackets reads how many packets left through the kernel path.
+func (s *site) vxlanPackets() int {
+	_, tx, ok := strings.Cut(s.Try("ip", "-s", "link", "show", "dev", "weavevx").Stdout, "TX:")
+	f := strings.Fields(tx)
+	if !ok || len(f) < 8 {
+		return 0
+	}
+	n, _ := strconv.Atoi(f[7])
+	return n
+}
+
+// block makes hosts drop the vxlan packets that come in, as a firewall on the way to
+// them would; more is a further condition, in the words of nft.
+func block(more string, at ...*site) (undo func()) {
+	for _, s := range at {
+		s.Exec("nft", "add table inet test; add chain inet test in { type filter hook prerouting priority -300; }; add rule inet test in udp dport "+vxlanPort+" "+more+" drop")
+	}
+	return func() {
+		for _, s := range at {
+			s.Exec("nft", "delete table inet test")
+		}
+	}
+}
+
+func passwordFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(path, []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// reason is why the kernel path is not used, as status and metrics say it.
+func (s *site) reason() string {
+	for line := range strings.Lines(s.metrics()) {
+		if rest, ok := strings.CutPrefix(line, "weave_connection_path{"); ok {
+			_, r, _ := strings.Cut(rest, `reason="`)
+			r, _, _ = strings.Cut(r, `"`)
+			return r
+		}
+	}
+	return "?"
+}
+
+func (s *site) metrics() string {
+	return s.Try("curl", "-s", "http://127.0.0.1:6782/metrics").Stdout
+}

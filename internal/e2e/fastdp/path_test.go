@@ -1,0 +1,94 @@
+package fastdp_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"weave/internal/testnet"
+)
+
+// Two hosts without a password use the kernel, for containers that have just met too.
+func TestComesUp(t *testing.T) {
+	_, a, b := newSites(t)
+	up(a, b)
+	took := on(t, "fastdp", joinLimit, a, b)
+	t.Logf("both on fastdp after %v", took)
+	if lost := a.pings(b, 3, "0.1"); lost > 0 {
+		t.Fatalf("%d pings lost", lost)
+	}
+	time.Sleep(200 * time.Millisecond)
+	before := [2]int{a.vxlanPackets(), b.vxlanPackets()}
+	if lost := a.pings(b, 100, "0.01"); lost > 0 {
+		t.Errorf("%d pings lost", lost)
+	}
+	if n := [2]int{a.vxlanPackets() - before[0], b.vxlanPackets() - before[1]}; n[0] < 100 || n[1] < 100 {
+		t.Errorf("%v packets of 100 pings went by the kernel", n)
+	}
+	if speed := a.iperf(b, 2); speed < 2e9 {
+		t.Errorf("TCP at %.2f Gb/s", speed/1e9)
+	} else {
+		t.Logf("TCP at %.2f Gb/s", speed/1e9)
+	}
+}
+
+// iperf returns the bits per second of a TCP stream.
+func (s *site) iperf(o *site, seconds int) float64 {
+	s.t.Helper()
+	srv := o.box.Command(s.t.Context(), "iperf3", "-s", "-1")
+	if err := srv.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	defer srv.Wait()
+	time.Sleep(300 * time.Millisecond)
+	out := s.box.Exec("iperf3", "-J", "-c", o.in4.String(), "-t", itoa(seconds))
+	var r struct {
+		End struct {
+			Received struct {
+				Bits float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+		} `json:"end"`
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		s.t.Fatal(err)
+	}
+	return r.End.Received.Bits
+}
+
+// An IPv6 underlay does as well.
+func TestIPv6Underlay(t *testing.T) {
+	_, a, b := newSites(t)
+	a.start()
+	b.start(a.IP6.String())
+	a.attach()
+	b.attach()
+	on(t, "fastdp", joinLimit, a, b)
+	if lost := a.pings(b, 5, "0.1"); lost > 0 {
+		t.Errorf("%d pings lost", lost)
+	}
+	if out := a.Exec("ip", "-d", "link", "show", "weavevx6"); !strings.Contains(out, "dstport 6784") {
+		t.Error(out)
+	}
+}
+
+// A way that is too narrow is left to sleeve, with the reason, whether the host can
+// see that or only the network knows.
+func TestNarrowUnderlay(t *testing.T) {
+	t.Run("interface", func(t *testing.T) {
+		_, a, b := newSites(t, testnet.MTU(1400))
+		up(a, b)
+		on(t, "sleeve", joinLimit, a, b)
+		a.pings(b, 1, "0.1")
+		if got := a.reason(); got != "mtu" {
+			t.Errorf("reason %q, want mtu", got)
+		}
+	})
+	t.Run("on the way", func(t *testing.T) {
+		_, a, b := newSites(t)
+		defer block("meta length > 1414", a, b)()
+		up(a, b)
+		on(t, "sleeve", joinLimit, a, b)
+		within(t, 5*time.Second, "reason mtu", func() bool { return a.reason() == "mtu" && b.reason() == "mtu" })
+	})
+}
