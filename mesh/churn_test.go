@@ -3,6 +3,8 @@ package mesh_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -17,6 +19,9 @@ func TestChurn(t *testing.T) {
 	rounds := 4
 	if testing.Short() {
 		rounds = 1
+	}
+	if n, err := strconv.Atoi(os.Getenv("WEAVE_CHURN")); err == nil {
+		rounds = n
 	}
 	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) { inWorld(t, churn) })

@@ -12,6 +12,7 @@ import (
 	"weave/internal/peer"
 	"weave/mesh/dial"
 	"weave/mesh/overlay"
+	"weave/mesh/topo"
 )
 
 func (l *loop) local() Peer {
@@ -37,12 +38,13 @@ func (l *loop) view() View {
 	return v
 }
 
+// status is all but the peers.
 func (l *loop) status() Status {
 	cfg := &l.r.cfg
 	s := Status{
 		Local: l.local(), Port: uint16(l.r.port.Load()), Encryption: cfg.PSK != nil,
 		Discovery: cfg.Discovery, ConnLimit: cfg.ConnLimit, Trusted: []string{},
-		Targets: l.maker.Targets(), Conns: l.connStatuses(), Peers: l.peerStatuses(),
+		Targets: l.maker.Targets(), Conns: l.connStatuses(),
 		Refused: l.refused.snapshot(time.Now()), Counters: l.counters, Topology: l.topo.Counters(),
 		Conflicts: l.conflicts(),
 	}
@@ -139,32 +141,44 @@ func targetStatus(t dial.TargetStatus) ConnStatus {
 	return s
 }
 
-// peerStatuses lists the local peer first, then the others by name.
-func (l *loop) peerStatuses() []PeerStatus {
+// peerStatuses returns what lists the local peer first, then the others by name, on
+// any goroutine.
+func (l *loop) peerStatuses() func() []PeerStatus {
+	local := PeerStatus{Peer: l.local(), Record: l.topo.Local().Version, Conns: l.ownConns()}
 	all := l.peersNow()
-	out := make([]PeerStatus, 0, len(all))
-	out = append(out, PeerStatus{Peer: l.local(), Conns: l.ownConns()})
-	for _, name := range slices.SortedFunc(maps.Keys(all), peer.Name.Compare) {
-		if name == l.r.cfg.Name {
-			continue
-		}
-		p := PeerStatus{Peer: all[name], Conns: []PeerConn{}}
+	records := make(map[peer.Name]*topo.Record, len(all))
+	silent := map[peer.Name]PeerConn{} // have yet to speak for themselves
+	for name := range all {
 		r := l.topo.Record(name)
 		if c := l.peers[name]; c != nil && (r == nil || r.UID != c.hello.UID) {
-			// It has yet to speak for itself.
-			p.Conns = append(p.Conns, PeerConn{
-				Peer: l.r.cfg.Name, NickName: l.r.cfg.NickName, Addr: c.local.String(), Outbound: !c.outbound, Established: c.established,
-			})
-		} else if r != nil {
-			for c := range r.Conns() {
-				p.Conns = append(p.Conns, PeerConn{
-					Peer: c.Peer, NickName: all[c.Peer].NickName, Addr: c.Addr.String(), Outbound: c.Outbound, Established: c.Established,
-				})
+			silent[name] = PeerConn{
+				Peer: local.Name, NickName: local.NickName, Addr: c.local.String(), Outbound: !c.outbound, Established: c.established,
 			}
+		} else if name != local.Name {
+			records[name] = r
 		}
-		out = append(out, p)
 	}
-	return out
+	return func() []PeerStatus {
+		out := append(make([]PeerStatus, 0, len(all)), local)
+		for _, name := range slices.SortedFunc(maps.Keys(all), peer.Name.Compare) {
+			if name == local.Name {
+				continue
+			}
+			p := PeerStatus{Peer: all[name], Conns: []PeerConn{}}
+			if c, ok := silent[name]; ok {
+				p.Conns = append(p.Conns, c)
+			} else if r := records[name]; r != nil {
+				p.Record = r.Version
+				for c := range r.Conns() {
+					p.Conns = append(p.Conns, PeerConn{
+						Peer: c.Peer, NickName: all[c.Peer].NickName, Addr: c.Addr.String(), Outbound: c.Outbound, Established: c.Established,
+					})
+				}
+			}
+			out = append(out, p)
+		}
+		return out
+	}
 }
 
 func (l *loop) ownConns() []PeerConn {

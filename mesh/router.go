@@ -139,7 +139,11 @@ func (r *Router) Targets() (out []string) {
 // Status returns a copy of the router's state, the zero Status after Run has
 // returned. It blocks like Connect.
 func (r *Router) Status() (out Status) {
-	r.wait(func(l *loop) { out = l.status() })
+	var peers func() []PeerStatus // off the loop: there may be many
+	r.wait(func(l *loop) { out, peers = l.status(), l.peerStatuses() })
+	if peers != nil {
+		out.Peers = peers()
+	}
 	return out
 }
 

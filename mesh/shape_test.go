@@ -3,8 +3,10 @@ package mesh_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,6 +239,40 @@ func TestJoinThroughFull(t *testing.T) {
 			if s := n.Status(); s.Counters.UnknownMessages != 0 || s.Counters.Dialed > 100 {
 				t.Errorf("%s: %+v", n.name, s.Counters)
 			}
+		}
+	})
+}
+
+// A host behind NAT works from its side; two of them are relayed.
+func TestNAT(t *testing.T) {
+	inWorld(t, func(w *world) {
+		hidden := map[string]bool{addrOf(3): true, addrOf(4): true}
+		w.net.OnDial(func(_ netip.Addr, to netip.AddrPort) error {
+			if hidden[to.Addr().String()] {
+				return syscall.EHOSTUNREACH
+			}
+			return nil
+		})
+		hub := w.start(1, discovery)
+		var nodes []*node
+		for i := 2; i <= 4; i++ {
+			nodes = append(nodes, w.start(i, discovery, targets("10.0.0.1")))
+		}
+		w.run(15 * time.Second)
+		wantReach(t, append(nodes, hub)...)
+		w.wantJoined(nodes[0], nodes[1])
+		w.wantJoined(nodes[0], nodes[2])
+		if joined(nodes[1], nodes[2]) {
+			t.Error("joined through two NATs")
+		}
+		for _, c := range nodes[1].Status().Conns {
+			if c.Error != "" && !c.Found {
+				t.Errorf("%+v", c)
+			}
+		}
+		w.run(time.Hour)
+		if n := nodes[1].Status().Counters.Dialed; n > 40 {
+			t.Errorf("%d attempts in an hour", n)
 		}
 	})
 }

@@ -121,7 +121,8 @@ type ConnStatus struct {
 // PeerStatus is one known peer with what is known of its connections.
 type PeerStatus struct {
 	Peer
-	Conns []PeerConn `json:"connections"`
+	Record uint64     `json:"record,omitempty"` // version of what it says of its connections; 0: nothing was heard yet
+	Conns  []PeerConn `json:"connections"`
 }
 
 // PeerConn is one connection of a peer, seen from that peer.

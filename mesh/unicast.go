@@ -50,13 +50,12 @@ type ways struct {
 func (w *ways) next(to peer.Name) *conn {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	if c := w.direct[to]; c != nil {
+	if c := w.direct[w.via[to]]; c != nil {
 		return c
 	}
-	return w.direct[w.via[to]]
+	return w.direct[to] // of which others don't know yet
 }
 
-// set takes over via, and a copy of direct.
 func (w *ways) setDirect(direct map[peer.Name]*conn) {
 	direct = maps.Clone(direct)
 	w.mu.Lock()
@@ -76,10 +75,11 @@ func (l *loop) unicast(c *conn, m wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	origin := l.peers[u.Origin]
+	from := c.hello.Name
+	straight := u.Origin == from || l.now == nil || l.now.Unicast[u.Origin] != u.Origin
 	switch {
-	case u.Origin == l.r.cfg.Name || origin != nil && origin != c:
-		// It would have come from its author straight, or is our own.
+	case u.Origin == l.r.cfg.Name || !straight:
+		// Our own, or from a neighbour that would have sent it to us itself.
 		l.counters.UnicastSpoofed++
 	case u.Dest == l.r.cfg.Name:
 		l.deliver(c, m.Body)

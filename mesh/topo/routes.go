@@ -25,8 +25,9 @@ type Routes struct {
 	// Parent maps another origin to the neighbour that its broadcasts come from, on the
 	// same tree. Who takes them from no other gets none twice while the topology changes.
 	Parent map[peer.Name]peer.Name
-	// Messages maps a destination to the neighbour that is next on the way, over all
-	// connections of which the nearer end says that it has it.
+	// Messages maps a destination to the neighbour that is next on the way: as Unicast,
+	// and for those that no data reaches over all connections of which the nearer end
+	// says that it has it.
 	Messages map[peer.Name]peer.Name
 
 	// The same as indices into names, to compare with.
@@ -45,6 +46,11 @@ func (t *Topology) Routes() *Routes {
 	rt.control = g.firstHops(g.out, local)
 	rt.data = g.firstHops(g.data, local)
 	all := slices.Clone(g.visited) // of the search for rt.data
+	for v, hop := range rt.data {
+		if hop >= 0 {
+			rt.control[v] = hop
+		}
+	}
 	rt.ends, rt.parents = make([]int32, len(g.names)), make([]int32, len(g.names))
 	for origin := range g.names {
 		rt.parents[origin] = -1
