@@ -211,7 +211,25 @@ func (h *Host) setRules(family nftables.TableFamily, want []rule) (changed bool,
 	if !changed {
 		return false, nil
 	}
+	if len(want) == 0 && onlyOurs(conn, table, len(have)) {
+		conn.DelTable(table)
+	}
 	return true, conn.Flush()
+}
+
+// onlyOurs reports whether nobody has put anything besides our n chains into table.
+func onlyOurs(conn *nftables.Conn, table *nftables.Table, n int) bool {
+	all, err := conn.ListChainsOfTableFamily(table.Family)
+	if err != nil {
+		return false
+	}
+	for _, c := range all {
+		if c.Table.Name == table.Name {
+			n--
+		}
+	}
+	sets, err := conn.GetSets(table)
+	return n == 0 && err == nil && len(sets) == 0
 }
 
 // ownChains returns our chains that exist. A chain that hooks in elsewhere than it
