@@ -1,0 +1,96 @@
+package addresses_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// An exposed host reaches the containers of its subnets, on all hosts, and they it;
+// hidden again, it does not.
+func TestExpose(t *testing.T) {
+	_, sites := newSites(t, 2)
+	launchAll(t, sites, "--ipalloc-range=10.2.0.0/16", "--ipalloc-default-subnet=10.2.1.0/24")
+	a, b := sites[0], sites[1]
+	here, hereAddr := a.container("here")
+	there, thereAddr := b.container("there")
+	_, otherAddr := b.container("other", "net:10.2.2.0/24")
+	if reaches(a.Namespace, thereAddr) {
+		t.Fatal("the host is on the network before")
+	}
+	start := time.Now()
+	host := addrs(t, a.weave("expose", "--name", "host-a"))[0]
+	t.Logf("exposed at %v in %v", host, time.Since(start).Round(time.Millisecond))
+	if again := addrs(t, a.weave("expose")); again[0] != host {
+		t.Errorf("exposed again at %v", again)
+	}
+	mustReach(t, a.Namespace, hereAddr)
+	mustReach(t, a.Namespace, thereAddr)
+	mustReach(t, here, host)
+	mustReach(t, there, host)
+	if reaches(a.Namespace, otherAddr) {
+		t.Error("the host reaches another subnet")
+	}
+	wantLine(t, a.weave("ps"), "weave:expose", host.String()+"/24")
+
+	// Whatever somebody does to rules and bridge, it is made good.
+	rules := a.Exec("nft", "list", "table", "ip", "weave")
+	for what, cmd := range map[string]string{"rules flushed": "nft flush ruleset", "table deleted": "nft delete table ip weave",
+		"address taken": "ip addr flush dev weave", "bridge deleted": "ip link del weave"} {
+		a.Exec(strings.Fields(cmd)[0], strings.Fields(cmd)[1:]...)
+		limit := 2 * time.Second
+		if what == "bridge deleted" {
+			limit = 5 * time.Second
+		}
+		took := within(t, limit, what, func() bool {
+			r := a.Try("nft", "list", "table", "ip", "weave")
+			return r.Code == 0 && r.Stdout == rules && strings.Contains(a.weave("ps"), host.String())
+		})
+		t.Logf("%s: mended in %v", what, took)
+		within(t, 3*time.Second, "reaching after "+what, func() bool { return reaches(a.Namespace, thereAddr) })
+	}
+
+	// Remembered over restarts, with what was said of masquerading.
+	second := addrs(t, a.weave("expose", "--without-masquerade", "net:10.2.2.0/24"))[0]
+	mustReach(t, a.Namespace, otherAddr)
+	check := func() {
+		t.Helper()
+		text := a.Exec("nft", "list", "table", "ip", "weave")
+		if !strings.Contains(text, "ip saddr 10.2.1.0/24 ip daddr != 10.2.1.0/24") || strings.Contains(text, "10.2.2.0/24 ip daddr != 10.2.2.0/24") || !strings.Contains(text, "drop") {
+			t.Errorf("rules:\n%s", text)
+		}
+	}
+	check()
+	a.d.Stop()
+	a.Exec("nft", "flush", "ruleset")
+	a.Exec("ip", "addr", "flush", "dev", "weave")
+	a.launch(append([]string{"--ipalloc-range=10.2.0.0/16", "--ipalloc-default-subnet=10.2.1.0/24"}, ips(sites)...)...)
+	check()
+	joined(t, sites...)
+	mustReach(t, a.Namespace, thereAddr)
+	mustReach(t, a.Namespace, otherAddr)
+	if again := addrs(t, a.weave("expose", "net:10.2.2.0/24", "net:default", "--without-masquerade")); again[0] != second || again[1] != host {
+		t.Errorf("exposed at %v, want %v and %v", again, second, host)
+	}
+
+	if gone := addrs(t, a.weave("hide", "net:10.2.2.0/24")); len(gone) != 1 || gone[0] != second {
+		t.Errorf("hid %v", gone)
+	}
+	if reaches(a.Namespace, otherAddr) {
+		t.Error("hidden, and yet it reaches")
+	}
+	mustReach(t, a.Namespace, thereAddr)
+	if gone := addrs(t, a.weave("hide")); len(gone) != 1 || gone[0] != host {
+		t.Errorf("hid %v", gone)
+	}
+	if out := a.weave("hide"); out != "" {
+		t.Errorf("hid twice: %s", out)
+	}
+	if reaches(a.Namespace, thereAddr) || strings.Contains(a.Exec("nft", "list", "ruleset"), "weave") {
+		t.Error("something is left of expose")
+	}
+	// The address is free again.
+	if _, next := a.container("next"); next != host {
+		t.Errorf("next address %v, want %v", next, host)
+	}
+}
