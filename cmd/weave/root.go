@@ -82,7 +82,7 @@ Exit status: 0 done, 1 failure, 2 usage, 3 daemon not running, 4 degraded
 	f.DurationVar(&a.flags.timeout, "timeout", defaultTimeout, "give up after this time")
 	root.AddCommand(a.launchCommand(), a.daemonCommand(), a.stopCommand(), a.statusCommand(), a.connectCommand(), a.forgetCommand(),
 		a.attachCommand(), a.detachCommand(), a.exposeCommand(), a.hideCommand(), a.psCommand(), a.primeCommand(), a.rmpeerCommand(),
-		a.dnsAddCommand(), a.dnsRemoveCommand(), a.dnsLookupCommand(), a.dnsArgsCommand(), a.topologyCommand(), a.resetCommand(), a.reportCommand(), a.versionCommand())
+		a.dnsAddCommand(), a.dnsRemoveCommand(), a.dnsLookupCommand(), a.dnsArgsCommand(), a.topologyCommand(), a.whyCommand(), a.resetCommand(), a.reportCommand(), a.versionCommand())
 	a.describeBuiltins(root)
 	return root
 }

@@ -28,6 +28,8 @@ type Backend interface {
 	RmPeer(ctx context.Context, req RmPeerRequest) (Removed, error)
 	IPAM(ctx context.Context) (IPAM, error)
 	DNS(ctx context.Context) (DNS, error)
+	// Why explains the paths of the connection to a peer.
+	Why(ctx context.Context, req WhyRequest) (Why, error)
 	// AddName makes a name for addresses; what is there is no error.
 	AddName(ctx context.Context, req DNSRequest) error
 	// RemoveName takes away names that this host made; what is not there is no error.

@@ -150,6 +150,11 @@ func (c *Client) Lookup(ctx context.Context, req LookupRequest) (NameAddresses, 
 	return get[NameAddresses](ctx, c, "/dns/lookup?"+url.Values{"name": {req.Name}}.Encode())
 }
 
+// Why asks why the connection to a peer is as it is.
+func (c *Client) Why(ctx context.Context, req WhyRequest) (Why, error) {
+	return get[Why](ctx, c, "/why?"+url.Values{"peer": {req.Peer}}.Encode())
+}
+
 func (c *Client) command(ctx context.Context, path string, req checker) error {
 	_, err := post[done](ctx, c, path, req)
 	return err

@@ -54,6 +54,7 @@ func (s *Server) controlHandler() http.Handler {
 		prefix + "/dns/add":     command(b.AddName),
 		prefix + "/dns/remove":  command(b.RemoveName),
 		prefix + "/dns/lookup":  s.lookup(),
+		prefix + "/why":         s.why(),
 		prefix + "/reset":       question(b.Reset),
 		prefix + "/stop":        command(func(ctx context.Context, _ stopRequest) error { return b.Stop(ctx) }),
 	}
@@ -242,6 +243,18 @@ func (s *Server) ps() route {
 			return
 		}
 		v, err := s.cfg.Backend.Ps(r.Context(), q)
+		writeAnswer(w, v, err)
+	}}
+}
+
+func (s *Server) why() route {
+	return route{http.MethodGet, true, func(w http.ResponseWriter, r *http.Request) {
+		values, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil || len(values) != 1 || len(values["peer"]) != 1 || values.Get("peer") == "" {
+			writeError(w, Errorf(CodeUsage, "query: want peer=PEER"))
+			return
+		}
+		v, err := s.cfg.Backend.Why(r.Context(), WhyRequest{Peer: clip(values.Get("peer"))})
 		writeAnswer(w, v, err)
 	}}
 }

@@ -25,6 +25,7 @@ type Backend struct {
 	IPAMAnswer        api.IPAM
 	DNSAnswer         api.DNS
 	LookupAnswer      api.NameAddresses
+	WhyAnswer         api.Why
 	GivenAnswer       api.Given
 	Err               error      // of every method, if set
 	Block             bool       // methods wait for their ctx and return its error
@@ -162,6 +163,11 @@ type (
 	Added api.DNSRequest
 	Taken api.DNSRequest
 )
+
+// Why answers WhyAnswer.
+func (b *Backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) {
+	return b.WhyAnswer, b.called(ctx, req)
+}
 
 // Lookup answers LookupAnswer.
 func (b *Backend) Lookup(ctx context.Context, req api.LookupRequest) (api.NameAddresses, error) {
