@@ -134,7 +134,7 @@ func (l *launchFlags) register(cmd *cobra.Command) {
 	f.StringVar(&l.ranges, "ipalloc-range", daemon.DefaultRange.String(), "range of the addresses given out, alike on all hosts; empty to give out none")
 	f.StringVar(&l.defaultSubnet, "ipalloc-default-subnet", "", "subnet of addresses that are asked for without one (default: the range)")
 	f.StringVar(&l.init, "ipalloc-init", "", "how the range is first divided: consensus, consensus=N, seed=NAME,NAME,... or observer (default: consensus among the given peers)")
-	f.BoolVar(&l.noDNS, "no-dns", false, "serve no names")
+	f.BoolVar(&l.noDNS, "no-dns", false, "answer no DNS here; the other hosts learn of the names all the same")
 	f.StringVar(&l.dnsDomain, "dns-domain", "weave.local.", "domain of the containers' names, alike on all hosts")
 	f.StringVar(&l.dnsListen, "dns-listen-address", "", "ADDRESS or ADDRESS:PORT to serve names at (default: port 53 of the addresses of weave expose)")
 	f.Uint32Var(&l.dnsTTL, "dns-ttl", 1, "seconds that others may keep an answer")

@@ -34,7 +34,7 @@ type Status struct {
 	Degraded  []string  `json:"degraded"` // reasons for `status --check` to say 4; see DegradedBy
 	Router    Router    `json:"router"`
 	IPAM      *IPAM     `json:"ipam,omitempty"` // without lists; left out when addresses are not allocated
-	DNS       *DNS      `json:"dns,omitempty"`  // without lists; left out with --no-dns
+	DNS       *DNS      `json:"dns,omitempty"`  // without lists; left out when it is not served here
 }
 
 // Router is the part of Status that concerns connections and traffic.

@@ -37,7 +37,7 @@ type addresses struct {
 	mtu    int
 	subnet netip.Prefix    // the default one
 	alloc  *ipam.Allocator // nil: addresses are not allocated
-	names  *names          // nil: names are not served
+	names  *names
 	store  *store.Store
 	log    *slog.Logger
 	poke   chan struct{} // has room for one: look at the host

@@ -84,9 +84,6 @@ func (d *daemon) IPAM(ctx context.Context) (api.IPAM, error) {
 
 // DNS lists all names.
 func (d *daemon) DNS(context.Context) (api.DNS, error) {
-	if d.names == nil {
-		return api.DNS{}, errNoNames
-	}
 	return *d.names.status(d.nicks(), true), nil
 }
 

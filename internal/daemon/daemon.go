@@ -44,7 +44,7 @@ type daemon struct {
 	features map[string]string
 	uid      peer.UID     // of this run
 	addrs    *addresses   // set once by openServices
-	names    *names       // the same; nil with --no-dns
+	names    *names       // the same
 	targets  atomic.Int64 // that are other hosts
 
 	view         atomic.Pointer[mesh.View]

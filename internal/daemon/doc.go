@@ -3,8 +3,8 @@
 //
 // # Order
 //
-//	store → identity, key, password → TAP, bridge → sockets, sleeve, switch → mesh
-//	→ control socket, status listener → ready
+//	store → identity, key, password → TAP, bridge → sockets, sleeve, switch
+//	→ addresses, names → mesh → control socket, status listener → ready
 //
 // The order is undone from the end: mesh first (peers are told), then the workers,
 // then sockets and TAP. The bridge and the containers on it stay; only reset takes
@@ -14,5 +14,6 @@
 //
 //	mesh.View        → forward.Snapshot, swapped in by one pointer
 //	forward.MACEvent → the bridge's forwarding table, and back
-//	api.Backend      → mesh, hostnet
+//	api.Backend      → mesh, hostnet, ipam, nameserver
+//	hostnet.List     → ipam.Reconcile, names of what is there
 package daemon

@@ -15,7 +15,8 @@ import (
 // anyway. Labels are bounded: reasons and states are constant words, a peer label
 // exists for direct connections only.
 type metrics struct {
-	d *daemon
+	d         *daemon
+	addresses *addressMetrics
 
 	info, connections, terminations, refused    *prometheus.Desc
 	rtt, linkUp, linkMTU                        *prometheus.Desc
@@ -31,6 +32,7 @@ func newMetrics(d *daemon) *metrics {
 	}
 	return &metrics{
 		d:            d,
+		addresses:    newAddressMetrics(),
 		info:         desc("build_info", "Version of the program; the value is 1.", "version"),
 		connections:  desc("connections", "Connections and targets by state, path in use and encryption of the data.", "state", "type", "encryption"),
 		terminations: desc("connection_terminations_total", "Control connections that ended."),
@@ -99,6 +101,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		counter(m.tunnelDrops, n, reason)
 	}
 	gauge(m.macs, float64(len(m.d.macs())))
+	m.addresses.collect(m.d, counter, gauge)
 }
 
 func (m *metrics) mesh(st mesh.Status, counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {

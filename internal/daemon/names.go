@@ -25,13 +25,13 @@ import (
 )
 
 // names gives the name server its sockets and what it may know: the names of this
-// host's containers, which live as long as these, over restarts of the daemon too. A
-// nil *names is a daemon that serves none.
+// host's containers, which live as long as these, over restarts of the daemon too.
 type names struct {
 	srv    *nameserver.Server
 	bound  nameserver.Sockets // of srv
 	store  *store.Store
 	host   *hostnet.Host
+	off    bool // it serves nothing here; names are told to the other hosts all the same
 	static bool // it was told where to listen
 	nets   []netip.Prefix
 	listen netip.Addr
@@ -82,7 +82,7 @@ type sources struct {
 func openNames(ctx context.Context, d *daemon, name peer.Name, host *hostnet.Host) (*names, error) {
 	cfg := d.cfg.Naming
 	n := &names{
-		store: d.store, host: host, static: cfg.Listen.IsValid(), listen: cfg.Listen.Addr(), log: d.log.With("part", "dns"),
+		store: d.store, host: host, off: cfg.Off, static: cfg.Listen.IsValid() && !cfg.Off, listen: cfg.Listen.Addr(), log: d.log.With("part", "dns"),
 		records: map[record]bool{}, serving: map[netip.AddrPort]*listener{},
 	}
 	for _, p := range []netip.Prefix{d.cfg.Addressing.Range, d.cfg.Addressing.DefaultSubnet} {
@@ -101,7 +101,10 @@ func openNames(ctx context.Context, d *daemon, name peer.Name, host *hostnet.Hos
 		}
 	}
 	conf := cfg.ResolvConf
-	if conf == "" {
+	switch {
+	case n.off:
+		conf = "" // there is nobody to ask for
+	case conf == "":
 		conf = filepath.Join(d.cfg.HostRoot, "etc/resolv.conf")
 	}
 	n.srv, err = nameserver.New(nameserver.Config{
@@ -176,7 +179,7 @@ func (n *names) allow(a netip.Addr) bool {
 // follow serves at the addresses that the host is exposed at, unless it was told
 // where to.
 func (n *names) follow(exposed []hostnet.Exposure) {
-	if n == nil || n.static {
+	if n.off || n.static {
 		return
 	}
 	n.mu.Lock()
@@ -237,9 +240,6 @@ func (n *names) check(container string, short []string) (full []string, err erro
 	if len(short) == 0 {
 		return nil, nil
 	}
-	if n == nil {
-		return nil, errNoNames
-	}
 	if len(container) > registry.MaxContainer {
 		return nil, fmt.Errorf("%s: %w: names need one of at most %d bytes", container, registry.ErrContainer, registry.MaxContainer)
 	}
@@ -253,14 +253,9 @@ func (n *names) check(container string, short []string) (full []string, err erro
 	return full, nil
 }
 
-var errNoNames = api.Errorf(api.CodeUsage, "names are not served here: launch without --no-dns")
-
 // give makes names of a container's addresses, in addition to those that all its
 // addresses have.
 func (n *names) give(container string, full []string, addrs []netip.Addr) error {
-	if n == nil {
-		return nil
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for r, follow := range n.records {
@@ -303,9 +298,6 @@ func (n *names) add(container string, full []string, addrs []netip.Addr, follow 
 
 // take takes names away; an empty name and the zero Addr are all.
 func (n *names) take(container, name string, addr netip.Addr) {
-	if n == nil {
-		return
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.srv.Remove(container, name, addr)
@@ -341,9 +333,6 @@ func (n *names) drop(which func(record) bool) {
 
 // reconcile has the names of what is there, and of nothing else; who may ask follows.
 func (n *names) reconcile(live []ipam.Live) error {
-	if n == nil {
-		return nil
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	there := map[string]bool{identExtern: true}
@@ -389,9 +378,6 @@ func (n *names) admit(nets []netip.Prefix) error {
 
 // addName and removeName serve dns-add and dns-remove.
 func (n *names) addName(a *addresses, req api.DNSRequest) error {
-	if n == nil {
-		return errNoNames
-	}
 	if req.Name == "" {
 		return api.Errorf(api.CodeUsage, "no name: want one such as web")
 	}
@@ -425,9 +411,6 @@ func (n *names) addName(a *addresses, req api.DNSRequest) error {
 }
 
 func (n *names) removeName(a *addresses, req api.DNSRequest) error {
-	if n == nil {
-		return errNoNames
-	}
 	ident := identExtern
 	if !req.Container.IsZero() {
 		c, err := hostnet.ParseContainer(req.Container.String())
@@ -460,9 +443,6 @@ func (n *names) removeName(a *addresses, req api.DNSRequest) error {
 
 // lookup serves dns-lookup.
 func (n *names) lookup(name string) (api.NameAddresses, error) {
-	if n == nil {
-		return api.NameAddresses{}, errNoNames
-	}
 	full, err := n.srv.DomainOf(name)
 	if err != nil {
 		return api.NameAddresses{}, err
@@ -474,9 +454,10 @@ func (n *names) lookup(name string) (api.NameAddresses, error) {
 	return api.NameAddresses{Name: full, Addrs: addrs}, err
 }
 
-// status is the name server for people; with all names if full.
+// status is the name server for people; with all names if full. It is nil when nothing
+// is served and it is not about the names.
 func (n *names) status(v map[peer.Name]string, full bool) *api.DNS {
-	if n == nil {
+	if n.off && !full {
 		return nil
 	}
 	st := n.srv.Status()

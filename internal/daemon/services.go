@@ -103,7 +103,7 @@ func ParseInit(text string) (init ipam.Init, err error) {
 // Naming says how names are served. The zero Naming serves them in the default
 // domain, at the addresses that the host is exposed at.
 type Naming struct {
-	Off        bool           `json:"off,omitempty"`
+	Off        bool           `json:"off,omitempty"`         // serve none; they are told to the other hosts all the same
 	Domain     string         `json:"domain,omitempty"`      // "": the default
 	Listen     netip.AddrPort `json:"listen,omitzero"`       // invalid: where the host is exposed
 	TTL        *uint32        `json:"ttl,omitempty"`         // seconds; nil: the default
@@ -190,15 +190,13 @@ func (d *daemon) openServices(ctx context.Context, name peer.Name, undo *cleanup
 		}
 		channels = append(channels, a.alloc.Open)
 	}
-	if !d.cfg.Naming.Off {
-		if d.names, err = openNames(ctx, d, name, host); err != nil {
-			return nil, err
-		}
-		undo.add(d.names.close)
-		a.names = d.names
-		a.names.follow(a.exposed)
-		channels = append(channels, d.names.srv.Open)
+	if d.names, err = openNames(ctx, d, name, host); err != nil {
+		return nil, err
 	}
+	undo.add(d.names.close)
+	a.names = d.names
+	a.names.follow(a.exposed)
+	channels = append(channels, d.names.srv.Open)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.restore(ctx); err != nil {
@@ -213,8 +211,6 @@ func (d *daemon) serveAddresses(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error { return d.addrs.alloc.Run(ctx) })
 		g.Go(func() error { return d.count(ctx) })
 	}
-	if d.names != nil {
-		g.Go(func() error { return d.names.run(ctx) })
-	}
+	g.Go(func() error { return d.names.run(ctx) })
 	g.Go(func() error { return d.addrs.keep(ctx) })
 }

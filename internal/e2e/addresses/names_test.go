@@ -174,16 +174,25 @@ func TestNoOpenResolver(t *testing.T) {
 	if got := dig(b.Namespace, a.IP4, "box.weave.local"); got != "" && !strings.Contains(got, "timed") && !strings.Contains(got, "no") {
 		t.Errorf("a stranger is answered: %q", got)
 	}
-	// The port is taken: a second one says so.
-	b.launch("--no-dns", "--ipalloc-init=consensus=1")
+}
+
+// A host that serves no names has some nevertheless.
+func TestNoDNS(t *testing.T) {
+	_, sites := newSites(t, 2)
+	a, b := sites[0], sites[1]
+	a.launch(ips(sites)...)
+	b.launch(append(ips(sites), "--no-dns")...)
+	joined(t, sites...)
+	b.weave("expose")
+	_, addr := b.container("box", "--name", "box")
 	if out := b.weave("dns-args"); out != "" {
 		t.Errorf("dns-args without DNS: %q", out)
 	}
-	b.refuses(2, "--no-dns", "dns-lookup", "box")
-	b.refuses(2, "--no-dns", "attach", "--name", "x", b.Container("x").Ref())
 	if b.status().DNS != nil || strings.Contains(b.weave("status"), "dns") {
 		t.Error("status has dns")
 	}
+	within(t, 3*time.Second, "the name on the other host", func() bool { return a.Weave(a.bin, "dns-lookup", "box").Stdout == addr.String()+"\n" })
+	wantLine(t, b.weave("status", "dns"), "box", addr.String())
 }
 
 // The address of the name server may be another's already.
