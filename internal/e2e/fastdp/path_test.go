@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weave/internal/api"
 	"weave/internal/testnet"
 )
 
@@ -91,4 +92,39 @@ func TestNarrowUnderlay(t *testing.T) {
 		on(t, "sleeve", joinLimit, a, b)
 		within(t, 5*time.Second, "reason mtu", func() bool { return a.reason() == "mtu" && b.reason() == "mtu" })
 	})
+}
+
+// `weave why` tells what the path is, and what a fault is.
+func TestWhy(t *testing.T) {
+	_, a, b := joined(t, "--min-path=kernel")
+	var w api.Why
+	ask := func() api.Why {
+		w = api.Why{}
+		if err := json.Unmarshal([]byte(a.d.MustWeave("why", "b", "--json")), &w); err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	if ask(); len(w.Candidates) != 2 || w.Candidates[0].Path != "fastdp" || w.Candidates[0].Verdict != api.VerdictInUse ||
+		w.Candidates[0].MTU != 1376 || w.Candidates[0].RTT == 0 || w.Candidates[1].Verdict != api.VerdictStandBy {
+		t.Errorf("%+v", w)
+	}
+	if r := a.d.Weave("status", "--check"); r.Code != 0 {
+		t.Errorf("status --check: exit %d: %s", r.Code, r.Stderr)
+	}
+	defer block("", a, b)()
+	on(t, "sleeve", 3*time.Second, a, b)
+	within(t, 10*time.Second, "reason no-reply", func() bool { return ask().Candidates[0].Reason == "no-reply" })
+	if w.Candidates[0].Verdict != api.VerdictDown || w.Candidates[1].Verdict != api.VerdictInUse {
+		t.Errorf("%+v", w)
+	}
+	if text := a.d.MustWeave("why", "b"); !strings.Contains(text, "fastdp  down     no-reply: ") || !strings.Contains(text, "below it") {
+		t.Error(text)
+	}
+	if r := a.d.Weave("status", "--check"); r.Code != 4 || !strings.Contains(r.Stderr, "min-path") {
+		t.Errorf("status --check below --min-path: exit %d: %s", r.Code, r.Stderr)
+	}
+	if r := a.d.Weave("why", "nobody"); r.Code != 6 {
+		t.Errorf("why nobody: exit %d", r.Code)
+	}
 }
