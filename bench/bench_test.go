@@ -190,8 +190,8 @@ func TestSelectPaths(t *testing.T) {
 		"":                     pathNames(),
 		"veth":                 {"veth"},
 		"weave-aes,wireguard":  {"wireguard-go", "weave-aes"},
-		"weave":                {"weave-clear", "weave-aes", "weave-chacha"},
-		"weave,vxlan,weave-ch": {"vxlan", "weave-clear", "weave-aes", "weave-chacha"},
+		"weave":                {"weave-fastdp", "weave-clear", "weave-aes", "weave-chacha"},
+		"weave,vxlan,weave-ch": {"vxlan", "weave-fastdp", "weave-clear", "weave-aes", "weave-chacha"},
 	} {
 		got, err := selectPaths(only)
 		if diff := cmp.Diff(want, names(got)); err != nil || diff != "" {

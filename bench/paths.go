@@ -52,6 +52,7 @@ func allPaths() []path {
 		{"veth", "raw veth (underlay)", kernelPath, setupVeth},
 		{refKernel, "kernel vxlan, bridged", kernelPath, setupVxlan},
 		{refPeer, "wireguard-go (layer 3)", peerPath, setupWireguard},
+		{"weave-fastdp", "weave fastdp (vxlan), clear", weavePath, setupWeave(fastdp)},
 		{"weave-clear", "weave sleeve, clear", weavePath, setupWeave("")},
 		{"weave-aes", "weave sleeve, AES-256-GCM", weavePath, setupWeave("aes")},
 		{"weave-chacha", "weave sleeve, ChaCha20", weavePath, setupWeave("chacha")},
@@ -210,6 +211,9 @@ const (
 	weaveOverhead = 82 // UDP over IPv4, shard header and tag, inner Ethernet
 )
 
+// fastdp in place of a cipher asks for the kernel path.
+const fastdp = "fastdp"
+
 // setupWeave runs two daemons with a cipher forced, or without a password ("").
 func setupWeave(cipher string) func(context.Context, *bed) (*endpoints, error) {
 	return func(ctx context.Context, b *bed) (*endpoints, error) {
@@ -219,7 +223,11 @@ func setupWeave(cipher string) func(context.Context, *bed) (*endpoints, error) {
 			e.mtu = b.mtu - weaveOverhead
 			args = append(args, "--mtu", strconv.Itoa(e.mtu))
 		}
-		if cipher != "" {
+		switch cipher {
+		case "":
+		case fastdp:
+			args[3] = "--fastdp=vxlan"
+		default:
 			password := filepath.Join(b.dir, "password")
 			if err := os.WriteFile(password, []byte(rand.Text()+"\n"), 0o600); err != nil {
 				return nil, err
