@@ -54,7 +54,7 @@ scripts/lint.sh --quick
 
 if [[ ${#raced[@]} -gt 0 ]]; then
 	echo "== go test -race -short"
-	CGO_ENABLED=1 run_tests -race -short -timeout 300s -- "${raced[@]}"
+	CGO_ENABLED=1 run_tests -race -short -timeout 600s -- "${raced[@]}"
 fi
 echo "== go test"
-run_tests -count=1 -timeout 420s -- "${all[@]}"
+run_tests -count=1 -timeout 600s -- "${all[@]}"
