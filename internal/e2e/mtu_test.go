@@ -216,6 +216,7 @@ func TestJumboUnderlay(t *testing.T) {
 			_, sites := newSites(t, 2, testnet.MTU(9000))
 			a, b := sites[0], sites[1]
 			watched(a, b)
+			flags := append([]string{"--no-fastdp"}, flags...) // it is sleeve's size that is looked for
 			a.launch(flags...)
 			b.launch(append(flags, a.IP4.String())...)
 			joined(t, a, b)
