@@ -42,6 +42,8 @@ type addresses struct {
 	log    *slog.Logger
 	poke   chan struct{} // has room for one: look at the host
 
+	turns turns // taken before mu
+
 	// mu makes one of what happens to an interface and what is kept of it. Nobody waits
 	// for other peers with it held.
 	mu      sync.Mutex
@@ -129,7 +131,7 @@ func (a *addresses) save(es []hostnet.Exposure) error {
 }
 
 // attach puts a container on the bridge.
-func (a *addresses) attach(ctx context.Context, req api.AttachRequest) ([]netip.Prefix, error) {
+func (a *addresses) attach(ctx context.Context, req api.AttachRequest) (got []netip.Prefix, err error) {
 	c, err := hostnet.ParseContainer(req.Container.String())
 	if err != nil {
 		return nil, err
@@ -138,6 +140,12 @@ func (a *addresses) attach(ctx context.Context, req api.AttachRequest) ([]netip.
 	if err != nil {
 		return nil, err
 	}
+	ctx, end, err := a.turns.take(ctx, ident, false)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	defer func() { err = because(ctx, err) }()
 	full, err := a.names.check(ident, req.Names)
 	if err != nil {
 		return nil, err
@@ -266,8 +274,18 @@ func (a *addresses) detach(ctx context.Context, req api.DetachRequest) ([]netip.
 	if err != nil {
 		return nil, err
 	}
+	ident, _, err := a.identOf(c)
+	if err != nil {
+		ident = c.String()
+	}
+	ctx, end, err := a.turns.take(ctx, ident, true)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	// Again, now that nobody else is at it.
 	ident, att, err := a.identOf(c)
 	if errors.Is(err, hostnet.ErrNoNamespace) {
 		ident = c.String()
@@ -306,7 +324,13 @@ func (a *addresses) forget(ctx context.Context, ident string) {
 }
 
 // expose puts the host on the network.
-func (a *addresses) expose(ctx context.Context, req api.ExposeRequest) ([]netip.Prefix, error) {
+func (a *addresses) expose(ctx context.Context, req api.ExposeRequest) (got []netip.Prefix, err error) {
+	ctx, end, err := a.turns.take(ctx, identExpose, false)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	defer func() { err = because(ctx, err) }()
 	full, err := a.names.check(identExpose, req.Names)
 	if err != nil {
 		return nil, err
@@ -371,6 +395,11 @@ func (a *addresses) setExposed(ctx context.Context, got []netip.Prefix, next []h
 
 // hide takes the host off the network. It never needs other peers.
 func (a *addresses) hide(ctx context.Context, req api.HideRequest) ([]netip.Prefix, error) {
+	ctx, end, err := a.turns.take(ctx, identExpose, true)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var have []netip.Prefix
@@ -391,7 +420,7 @@ func (a *addresses) hide(ctx context.Context, req api.HideRequest) ([]netip.Pref
 		a.names.take(identExpose, "", p.Addr())
 		a.free(ctx, identExpose, p)
 	}
-	_, err := a.host.Hide(ctx, a.bridge, gone)
+	_, err = a.host.Hide(ctx, a.bridge, gone)
 	_, rules := a.host.SetRules(a.bridge, next)
 	if errors.Is(rules, hostnet.ErrNoNftables) {
 		rules = nil

@@ -209,6 +209,8 @@ func wantLine(t *testing.T, text string, words ...string) {
 	t.Errorf("no line with %q in:\n%s", words, text)
 }
 
+func trim(s string) string { return strings.TrimSpace(s) }
+
 // serveTCP occupies a port.
 func serveTCP(t *testing.T, in *testnet.Namespace, addr string) net.Listener {
 	t.Helper()

