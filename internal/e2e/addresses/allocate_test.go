@@ -55,12 +55,15 @@ func TestAllocate(t *testing.T) {
 	for _, stop := range []func(){func() { b.d.Stop() }, func() { b.d.Kill9() }} {
 		stop()
 		b.launch(ips(sites)...)
+		start := time.Now()
 		joined(t, sites...)
+		t.Logf("joined again in %v", time.Since(start).Round(time.Millisecond))
 		mustReach(t, boxes[0], got[1])
 		if again := b.attach(boxes[1]); again[0] != got[1] {
 			t.Errorf("after a restart %v, want %v", again, got[1])
 		}
 		n, a := b.container("more")
+		t.Logf("another address %v after the start", time.Since(start).Round(time.Millisecond))
 		if slices.Contains(got, a) {
 			t.Errorf("%v was given twice", a)
 		}

@@ -94,3 +94,26 @@ func TestExpose(t *testing.T) {
 		t.Errorf("next address %v, want %v", next, host)
 	}
 }
+
+// The host may be exposed at IPv6 addresses as well, and names are served there.
+func TestExposeIPv6(t *testing.T) {
+	_, sites := newSites(t, 2)
+	launchAll(t, sites)
+	a, b := sites[0], sites[1]
+	host := addrs(t, a.weave("expose", "-h", "host-a", "fd55::9/64"))[0]
+	box := b.Container("box")
+	at := b.attach(box, "--name", "box", "fd55::2/64")[0]
+	mustReach(t, a.Namespace, at)
+	mustReach(t, box, host)
+	within(t, 3*time.Second, "the name", func() bool { return dig(box, host, "host-a.weave.local", "AAAA") == host.String() })
+	wantLine(t, a.Exec("nft", "list", "table", "ip6", "weave"), "ip6 saddr fd55::/64", "masquerade")
+	// Said differently, it is changed; and an address of another interface is refused.
+	a.weave("expose", "--without-masquerade", "fd55::9/64")
+	if text := a.Exec("nft", "list", "ruleset"); strings.Contains(text, "masquerade") {
+		t.Errorf("rules:\n%s", text)
+	}
+	a.refuses(exitConflict, "eth0", "expose", a.IP4.String()+"/16")
+	if gone := addrs(t, a.weave("hide")); len(gone) != 1 || gone[0] != host {
+		t.Errorf("hid %v", gone)
+	}
+}
