@@ -99,8 +99,8 @@ func (c *core) decide() {
 		c.votesChanged()
 	}
 	v, ok := c.paxos.Decided()
-	if !ok {
-		return
+	if !ok || !c.paxos.Elector() {
+		return // an observer does not know how many electors there are; it hears of the ring
 	}
 	r, err := ring.New(ring.NewID(c.universe, v.Seeds, v.Nonce))
 	if err != nil {

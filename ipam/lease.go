@@ -174,7 +174,11 @@ func (e evReconcile) apply(c *core) {
 	for _, v := range e.live {
 		c.present(v, seen)
 	}
-	for _, l := range c.leases {
+	for a, l := range c.leases {
+		if l.foreign && c.universe.Contains(a) && seen[a] != l.ident {
+			c.dropLease(l) // not ours, and not in use: of no value
+			continue
+		}
 		if there[l.ident] {
 			c.revive(l)
 		} else {

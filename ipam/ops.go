@@ -202,6 +202,10 @@ func (c *core) tryAllocate(o *op) bool {
 			if c.doubtful(l) {
 				return false
 			}
+			if l.foreign && l.dying {
+				c.dropLease(l) // it was lost while the container was down
+				continue
+			}
 			c.revive(l)
 			c.answer(o, result{prefixes: prefixes([]*lease{l})})
 			return true

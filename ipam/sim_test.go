@@ -312,11 +312,13 @@ func (s *sim) carryOut(h *simHost, e effects) {
 			s.unicast(h, m.to, m.msg)
 		}
 	}
+	for _, r := range e.replies { // before any answer leads to the next request
+		s.checkSaved(h, r)
+	}
 	for _, r := range e.replies {
 		if s.crash > 0 && s.rnd.IntN(4) == 0 && crashed() {
 			return
 		}
-		s.checkSaved(h, r)
 		if cb := s.callbacks[r.op]; cb != nil {
 			delete(s.callbacks, r.op)
 			cb(r.res)
@@ -524,6 +526,10 @@ func (m *message) short() string {
 	}
 	for _, x := range m.members {
 		fmt.Fprintf(&b, " %v:b%d.%x.%d", x.Name.String()[15:], x.Boot, uint64(x.Run), x.Seq)
+	}
+	for _, v := range m.votes {
+		fmt.Fprintf(&b, " %v:p%d.%v.%x/a%d.%v.%x", v.Elector.String()[15:], v.Promised.Round, v.Promised.Name.String()[15:], uint64(v.Promised.Run)&0xff,
+			v.Accepted.Round, v.Accepted.Name.String()[15:], uint64(v.Accepted.Run)&0xff)
 	}
 	if m.text != "" {
 		b.WriteString(" " + m.text)
