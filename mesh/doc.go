@@ -1,6 +1,7 @@
 // Package mesh connects this peer with the others: it dials, accepts, checks and
-// keeps the control connections, and asks the overlays for the links that carry
-// frames beside them.
+// keeps the control connections, asks the overlays for the links that carry frames
+// beside them, spreads what peers have to tell one another, and knows the ways
+// through the network.
 //
 // The one idea to read it: a [Router] is one goroutine that owns all state (the
 // loop, loop.go). Every connection has a goroutine that reads and one that
@@ -23,6 +24,23 @@
 // too long. Peers learn at once of a graceful end by a close message; a silent
 // peer is given up after [DeadAfter].
 //
+// # What lives on the connections
+//
+//	spread.go   gossip: rounds of news to some neighbours, digests, channels we lack
+//	unicast.go  messages to one peer, hop by hop
+//	shape.go    the topology, which is a channel of gossip; routes, who is gone
+//	find.go     discovery: which peers to dial, how many, and where they may be
+//
+// A message of gossip waits for the writer of each connection merged with what waits
+// there already (queue.go): a slow neighbour costs memory for one state. What one
+// neighbour may make us do is limited (reader.rest, topo's limits), and an error of a
+// channel is counted and named in [Status] but costs no connection.
+//
+// Both ends dial when peers find each other through others: one at once, the other
+// some seconds later, so that a host behind NAT comes through from its side and two
+// that can both be dialed don't meet. A peer dialed like that is refused if the
+// network doesn't know it.
+//
 // # Who is who
 //
 // A peer proves the static key of its handshake; the first key seen for a name is
@@ -31,7 +49,8 @@
 // taken (a reinstalled host) when nobody with that name answers any more. A peer
 // that comes back with the same key and a new UID was restarted: it replaces its
 // old connection, unless that still answers, in which case two hosts run from
-// copies of one state directory, and both ends say so.
+// copies of one state directory, and both ends say so. Two hosts with one name that
+// are further apart learn of each other through the topology's gossip ([Conflict]).
 //
 // # Concurrency
 //

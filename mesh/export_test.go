@@ -10,3 +10,9 @@ func TopologyDigest(r *Router) (sum string) {
 	r.wait(func(l *loop) { sum = string(l.topo.Digest()) })
 	return sum
 }
+
+// Announcements is the version of the router's own record.
+func Announcements(r *Router) (n uint64) {
+	r.wait(func(l *loop) { n = l.topo.Local().Version })
+	return n
+}

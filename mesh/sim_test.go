@@ -75,6 +75,7 @@ type simResult struct {
 	settled  time.Duration // virtual, until every peer has routes to all
 	dense    time.Duration // until no more connections are made
 	conns    float64       // direct connections per peer
+	said     float64       // announcements of a peer until dense
 	startCPU time.Duration // until dense, per peer
 	restCPU  float64       // share of a core per peer, at rest
 	heap     int           // bytes per peer, at rest
@@ -83,11 +84,11 @@ type simResult struct {
 	reroute  time.Duration // until all peers have the routes without it
 }
 
-const simHead = "| peers | settled | all connections | per peer | CPU until then | CPU at rest | heap per peer | at rest, per connection | a change, per message | known to all |"
+const simHead = "| peers | settled | all connections | per peer | announcements | CPU until then | CPU at rest | heap per peer | at rest, per connection | a change, per message | known to all |"
 
 func (r simResult) String() string {
-	return fmt.Sprintf("| %d | %.1f s | %.0f s | %.0f | %.2f s | %.2f %% | %.1f MiB | %.0f B/s | %.0f B | %d ms |",
-		r.peers, r.settled.Seconds(), r.dense.Seconds(), r.conns, r.startCPU.Seconds(), r.restCPU*100,
+	return fmt.Sprintf("| %d | %.1f s | %.0f s | %.0f | %.0f | %.2f s | %.2f %% | %.1f MiB | %.0f B/s | %.0f B | %d ms |",
+		r.peers, r.settled.Seconds(), r.dense.Seconds(), r.conns, r.said, r.startCPU.Seconds(), r.restCPU*100,
 		float64(r.heap)/(1<<20), r.idle, r.change, r.reroute.Milliseconds())
 }
 
@@ -143,6 +144,9 @@ func simulate(t *testing.T, n int) (r simResult) {
 	r.dense = s.untilDense()
 	r.startCPU = (cpuTime() - before) / time.Duration(n)
 	r.conns = float64(s.links()) / float64(n)
+	for _, p := range s.peers {
+		r.said += float64(mesh.Announcements(p.Router)) / float64(n)
+	}
 	s.measureRest(&r)
 	s.measureChange(&r)
 	return r
