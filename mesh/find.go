@@ -19,6 +19,7 @@ const (
 	findSecond = 4 * time.Second // and the other so long more, so that they don't meet
 	lostFor    = time.Hour       // a peer that was lost is looked for
 	maxLost    = 256
+	lostOften  = 4 // so many of them often: one is enough to join two parts of a network
 )
 
 // lostPeer is where a peer listened to which we had a connection.
@@ -60,40 +61,55 @@ func (l *loop) find(now time.Time) {
 		return
 	}
 	l.findOld, l.foundAt = false, now
-	type wish struct {
-		dial.Candidate
-		hash uint64
-	}
 	var wishes []wish
-	want := func(n peer.Name) {
-		if l.peers[n] != nil || n == l.r.cfg.Name {
-			return
+	for _, n := range l.topo.Names() {
+		if !l.topo.Record(n).Full {
+			wishes = l.want(wishes, n, false)
 		}
-		h, first := pairHash(l.r.cfg.Name, n)
-		w := wish{dial.Candidate{Peer: n, Wait: rand.N(findFirst)}, h}
-		if !first {
-			w.Wait += findSecond
-		}
-		wishes = append(wishes, w)
 	}
 	for n, p := range l.lost {
 		if now.After(p.until) {
 			delete(l.lost, n)
 		} else if l.topo.Record(n) == nil {
-			want(n)
+			wishes = l.want(wishes, n, true)
 		}
 	}
-	for _, n := range l.topo.Names() {
-		if !l.topo.Record(n).Full {
-			want(n)
+	slices.SortFunc(wishes, func(a, b wish) int {
+		if a.lost != b.lost {
+			return map[bool]int{false: -1, true: 1}[a.lost]
 		}
-	}
-	slices.SortFunc(wishes, func(a, b wish) int { return cmp.Or(cmp.Compare(a.hash, b.hash), a.Peer.Compare(b.Peer)) })
+		return cmp.Or(cmp.Compare(a.hash, b.hash), a.Peer.Compare(b.Peer))
+	})
 	out := make([]dial.Candidate, len(wishes))
+	often := lostOften
 	for i, w := range wishes {
+		if w.lost {
+			w.Lost = often > 0
+			often--
+		}
 		out[i] = w.Candidate
 	}
 	l.maker.Find(now, out)
+}
+
+// wish is a candidate and its place in the order.
+type wish struct {
+	dial.Candidate
+	lost bool
+	hash uint64
+}
+
+// want adds a peer that we aren't connected to.
+func (l *loop) want(wishes []wish, n peer.Name, lost bool) []wish {
+	if l.peers[n] != nil || n == l.r.cfg.Name {
+		return wishes
+	}
+	h, first := pairHash(l.r.cfg.Name, n)
+	w := wish{Candidate: dial.Candidate{Peer: n, Wait: rand.N(findFirst)}, lost: lost, hash: h}
+	if !first && !lost {
+		w.Wait += findSecond
+	}
+	return append(wishes, w)
 }
 
 // pairHash is the same for both ends of a pair; first is true on one of them.

@@ -195,7 +195,13 @@ func TestBootstrapGone(t *testing.T) {
 		wantReach(t, nodes[:2]...)
 		wantReach(t, nodes[2:]...)
 		cut(w.net.Mend)
-		w.run(2 * time.Minute)
+		w.run(6 * time.Second)
+		for _, n := range nodes {
+			if got := len(n.view().Routes.Unicast); got != 4 {
+				t.Errorf("%s has routes to %d after 6 s", n.name, got)
+			}
+		}
+		w.run(time.Minute)
 		wantReach(t, nodes...)
 	})
 }

@@ -310,6 +310,7 @@ func (m *Maker) Forget(texts []string) {
 type Candidate struct {
 	Peer peer.Name
 	Wait time.Duration // before the first attempt
+	Lost bool          // it was connected to us: to be tried often at first, as a target that was lost
 }
 
 // Find replaces the found peers, given in the order of preference. What is known of
@@ -325,6 +326,9 @@ func (m *Maker) Find(now time.Time, peers []Candidate) {
 			t = &target{text: s, found: c.Peer, peer: c.Peer}
 			t.reset(now)
 			t.peer, t.due = c.Peer, now.Add(c.Wait)
+			if c.Lost {
+				t.interval, t.fastUntil = fastFirst, now.Add(fastFor)
+			}
 			m.targets[s] = t
 		}
 		t.rank = rank

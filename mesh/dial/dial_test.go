@@ -433,6 +433,23 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// A peer that was lost is tried as often as a lost target.
+func TestFindLost(t *testing.T) {
+	w := newWorld(0)
+	x := foundPrefix + peerA.String()
+	w.m.Find(w.now, []Candidate{{Peer: peerA, Lost: true}})
+	for _, want := range []string{"waiting 500ms", "waiting 750ms", "waiting 1.125s", "waiting 1.6875s", "waiting 2.53125s", "waiting 3s", "waiting 3s"} {
+		w.step()
+		w.m.Found(w.now, w.last[x], []netip.AddrPort{ap("10.0.0.7:1")})
+		w.step()
+		w.do(x, "unreachable")
+		if got := w.show(x); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		w.do(x, "wait 3s")
+	}
+}
+
 // Found peers are dialed in order, apart from one another, and leave room.
 func TestFindPace(t *testing.T) {
 	w := newWorld(100)
