@@ -47,9 +47,26 @@
 // duplicate, which is reported on both sides and in status until one of the two
 // containers is gone. No connection is ever cut for it.
 //
+// # Limits
+//
+// No address is used twice as long as
+//
+//   - fewer than a quorum of the electors have lost their disks before a ring, or
+//     after it while those who have it are out of reach;
+//   - a peer with a lost, old or copied disk can reach the others when it starts, or
+//     they do not use what it gave them since;
+//   - [Allocator.RmPeer] is used for a peer whose containers are gone, while the
+//     other peers can be reached.
+//
+// Beyond that an address can be used twice; then the section above applies.
+//
 // # Wire format
 //
-// See message.go. # Errors: see errors.go; each says what to do.
+// See message.go.
+//
+// # Errors
+//
+// See errors.go: each says what to do.
 //
 // # Concurrency
 //
