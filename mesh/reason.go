@@ -48,6 +48,14 @@ const (
 	ReasonRemote      Reason = "refused by peer" // for a reason that this version doesn't know
 )
 
+// RefusalReasons lists the usual reasons for which an inbound attempt is turned away.
+func RefusalReasons() []Reason {
+	return []Reason{
+		ReasonPassword, ReasonOneSided, ReasonNotWeave, ReasonVersion, ReasonHandshake, ReasonTimeout, ReasonRate, ReasonCrowded,
+		ReasonCollision, ReasonClone, ReasonLimit, ReasonForeign, ReasonDuplicate, ReasonSelf,
+	}
+}
+
 // Error is why a connection or an attempt ended.
 type Error struct {
 	Reason Reason
@@ -168,11 +176,16 @@ func isClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
-// plain drops the addresses that errors of package net repeat.
+// plain drops the addresses that errors of package net repeat, and the name of the
+// system call.
 func plain(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Err != nil {
-		return op.Err.Error()
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
 	}
 	return err.Error()
 }

@@ -113,7 +113,7 @@ func TestGracefulStop(t *testing.T) {
 		}
 		b.wantLog("connection closed", "peer stopped")
 		w.run(time.Second)
-		b.wantConns("-> 10.0.0.1 failed (can't connect: connect: connection refused)")
+		b.wantConns("-> 10.0.0.1 failed (can't connect: connection refused)")
 		if a.Connect([]string{"x"}, false) != mesh.ErrStopped || a.Status().Port != 0 {
 			t.Error("a stopped router answers")
 		}

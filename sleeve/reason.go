@@ -1,6 +1,9 @@
 package sleeve
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // reason says why a datagram or a frame was dropped. Its names are label values of
 // metrics.
@@ -35,6 +38,9 @@ var reasonNames = [numReasons]string{"", "short", "unknown_index", "lane", "repl
 
 // String is the reason's name in metrics and status.
 func (r reason) String() string { return reasonNames[r] }
+
+// DropReasons lists the reasons that Counters.Drops can have.
+func DropReasons() []string { return slices.Clone(reasonNames[1:]) }
 
 // drops counts by reason. It has one writer at a time but many readers.
 type drops [numReasons]atomic.Uint64

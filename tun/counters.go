@@ -1,6 +1,9 @@
 package tun
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // Counters of one queue since Open. Each is exact, but they are not read at one
 // instant.
@@ -33,6 +36,9 @@ var (
 	writeReason = [writeReasons]string{"tap write length", "tap write malformed", "tap write no buffer",
 		"tap write down", "tap write refused"}
 )
+
+// DropReasons lists the reasons that Counters.Drops can have.
+func DropReasons() []string { return slices.Concat(readReason[:], writeReason[:]) }
 
 type readCounters struct {
 	frames, bytes atomic.Uint64

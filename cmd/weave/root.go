@@ -59,8 +59,8 @@ func (a *app) rootCommand() *cobra.Command {
 network. Run "weave launch" on every host, naming any other host.
 
 Exit status: 0 done, 1 failure, 2 usage, 3 daemon not running, 4 degraded
-(status --check), 5 conflict, 6 not found, 7 timed out, 8 wrong password,
-9 permission, 10 kernel lacks a feature.`,
+(status --check), 5 conflict, 6 not found, 7 timed out, 8 wrong password (status
+--check), 9 permission, 10 kernel lacks a feature.`,
 		Example: `  host1# weave launch --password-file /etc/weave/password
   host2# weave launch --password-file /etc/weave/password host1
   host1# weave attach --name blue netns:blue

@@ -14,8 +14,9 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show how the daemon is doing",
-		Long: `Show how the daemon is doing. With --check the exit status is 4 when some
-connection is not established.`,
+		Long: `Show how the daemon is doing. With --check the exit status is 4 when not all is
+well, for instance some connection is not established, and 8 when a host that should be
+connected to has another password.`,
 		Example: `  weave status
   weave status --json | jq .router.connections
   weave status --check && echo all is well
@@ -29,7 +30,7 @@ connection is not established.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context(), asJSON, check) },
 	}
 	addJSON(cmd, &asJSON)
-	cmd.Flags().BoolVar(&check, "check", false, "exit with 4 if not all is well")
+	cmd.Flags().BoolVar(&check, "check", false, "exit with 4, or 8, if not all is well")
 	cmd.AddCommand(
 		statusPart(a, "connections", "Show this peer's connections", (*api.Client).Connections, api.WriteConnections),
 		statusPart(a, "peers", "Show all known peers and their connections", (*api.Client).Peers, api.WritePeers),
@@ -57,7 +58,11 @@ func (a *app) status(ctx context.Context, asJSON, check bool) error {
 		if n > 1 {
 			more = " (and more)"
 		}
-		return api.Errorf(api.CodeDegraded, "degraded: %s%s: see weave status connections", s.Degraded[0], more)
+		code := s.Check
+		if code == "" { // a daemon of another version
+			code = api.CodeDegraded
+		}
+		return api.Errorf(code, "degraded: %s%s: see weave status connections", s.Degraded[0], more)
 	}
 	return nil
 }

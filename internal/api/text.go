@@ -159,6 +159,9 @@ func sealedWord(c Connection) string {
 
 func troubleInfo(c Connection) string {
 	text := oneLine(c.Error)
+	if c.Attempts > 1 {
+		text += fmt.Sprintf(" (%d times, last %s)", c.Attempts, c.Last.Format(time.RFC3339))
+	}
 	if c.State != StateFailed || !c.Outbound { // of those who dial us the next attempt is theirs
 		return text
 	}

@@ -50,7 +50,8 @@ func example(t *testing.T) Report {
 			{Outbound: true, Address: "192.0.2.9:6783", State: StateFailed, Error: "connection refused", Retry: at},
 			{Outbound: true, Address: "192.0.2.1:6783", State: StateFailed, Error: "cannot connect to itself\x1b[31m", Reason: ReasonSelf},
 			{Outbound: true, Address: "host5", State: StateConnecting},
-			{Address: "203.0.113.4", State: StateFailed, Error: "the other end is not a weave peer"},
+			{Address: "203.0.113.4", State: StateFailed, Error: "the other end is not a weave peer", Reason: "not weave", Attempts: 1, Last: at},
+			{Address: "203.0.113.5", State: StateFailed, Error: "wrong password", Reason: ReasonPassword, Attempts: 17, Last: at},
 		},
 		Peers: []Peer{
 			{Name: h1, NickName: "h1", Self: true, UID: 1<<63 + 1, Version: 7, Connections: []PeerConnection{

@@ -31,7 +31,8 @@ type Status struct {
 	Version   string    `json:"version"`
 	PID       int       `json:"pid"`
 	StartedAt time.Time `json:"started_at,omitzero"`
-	Degraded  []string  `json:"degraded"` // reasons for `status --check` to say 4; see DegradedBy
+	Degraded  []string  `json:"degraded"`        // reasons for `status --check` to fail; see DegradedBy
+	Check     Code      `json:"check,omitempty"` // what it fails with: CodeDegraded, or CodeAuth if a password is the reason
 	Router    Router    `json:"router"`
 	IPAM      *IPAM     `json:"ipam,omitempty"` // without lists; left out when addresses are not allocated
 	DNS       *DNS      `json:"dns,omitempty"`  // without lists; left out when it is not served here
@@ -81,15 +82,23 @@ type Connection struct {
 	Cipher    string        `json:"cipher,omitempty"`
 	MTU       int           `json:"mtu,omitempty"` // largest inner IP packet that needs no slicing; 0 unknown
 	RTT       time.Duration `json:"rtt_ns,omitempty"`
-	Error     string        `json:"error,omitempty"`   // why it is not established
-	Reason    string        `json:"reason,omitempty"`  // constant word for Error; ReasonSelf
-	Retry     time.Time     `json:"retry_at,omitzero"` // of a failed one; zero: never
-	Link      *Link         `json:"link,omitempty"`    // details, in report
+	Error     string        `json:"error,omitempty"`    // why it is not established
+	Reason    string        `json:"reason,omitempty"`   // constant word for Error, for instance ReasonSelf
+	Retry     time.Time     `json:"retry_at,omitzero"`  // of a failed one; zero: never
+	Attempts  int           `json:"attempts,omitempty"` // of one who dials us and is turned away: how often so far
+	Last      time.Time     `json:"last_at,omitzero"`   // the last of them
+	Link      *Link         `json:"link,omitempty"`     // details, in report
 }
 
-// ReasonSelf is the Reason of a target that turned out to be this very peer.
-// Users may list all hosts everywhere, so it is no fault.
-const ReasonSelf = "self"
+// Reasons of connections that decide something; the others are for people.
+const (
+	// ReasonSelf is that of a target that turned out to be this very peer. Users may
+	// list all hosts everywhere, so it is no fault.
+	ReasonSelf = "self"
+	// Two hosts whose passwords differ, or of which one has none.
+	ReasonPassword = "wrong password"
+	ReasonOneSided = "password on one side only"
+)
 
 // Link holds the inner state of a connection's path, for the report.
 type Link struct {
@@ -244,8 +253,7 @@ type MACEntry struct {
 func DegradedBy(cs []Connection) []string {
 	var out []string
 	for _, c := range cs {
-		turnedAway := c.State == StateFailed && !c.Outbound
-		if c.State == StateEstablished || c.Reason == ReasonSelf || turnedAway {
+		if !c.degrades() {
 			continue
 		}
 		line := "connection to " + c.Address + " is " + string(c.State)
@@ -255,4 +263,26 @@ func DegradedBy(cs []Connection) []string {
 		out = append(out, line)
 	}
 	return out
+}
+
+// degrades reports whether not all is well because of c.
+func (c Connection) degrades() bool {
+	turnedAway := c.State == StateFailed && !c.Outbound
+	return c.State != StateEstablished && c.Reason != ReasonSelf && !turnedAway
+}
+
+// CheckCode is what `status --check` fails with because of cs: CodeAuth if passwords
+// keep one from being made, which no waiting cures; else CodeDegraded, or "" if all are
+// well.
+func CheckCode(cs []Connection) (code Code) {
+	for _, c := range cs {
+		switch {
+		case !c.degrades():
+		case c.Reason == ReasonPassword || c.Reason == ReasonOneSided:
+			return CodeAuth
+		default:
+			code = CodeDegraded
+		}
+	}
+	return code
 }

@@ -178,8 +178,11 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	if d.cfg.Ready != nil {
 		d.cfg.Ready(name)
 	}
-	err = g.Wait()
-	d.log.Info("stopped", "err", err)
+	if err = g.Wait(); err != nil {
+		d.log.Error("stopped", "err", err)
+	} else {
+		d.log.Info("stopped")
+	}
 	return err
 }
 

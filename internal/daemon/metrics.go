@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"maps"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -8,7 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weave/internal/api"
+	"weave/internal/forward"
 	"weave/mesh"
+	"weave/sleeve"
+	"weave/tun"
 )
 
 // metrics collects everything at the time of a scrape from what the packages count
@@ -91,17 +95,28 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.switchBytes, sw.FromBridgeBytes, "in")
 	counter(m.switchBytes, sw.ToBridgeBytes, "out")
 	counter(m.writeErrors, sw.WriteErrors)
-	for reason, n := range sw.Drops {
+	for reason, n := range known(sw.Drops, forward.DropReasons()) {
 		counter(m.switchDrops, n, reason)
 	}
-	for reason, n := range m.d.overlayDrops() {
+	for reason, n := range known(m.d.overlayDrops(), sleeve.DropReasons()) {
 		counter(m.socketDrops, n, reason)
 	}
-	for reason, n := range m.d.tapDrops() {
+	for reason, n := range known(m.d.tapDrops(), tun.DropReasons()) {
 		counter(m.tunnelDrops, n, reason)
 	}
 	gauge(m.macs, float64(len(m.d.macs())))
 	m.addresses.collect(m.d, counter, gauge)
+}
+
+// known returns counts with those that have not happened yet, so that their first
+// increase can be seen.
+func known[K comparable](counts map[K]uint64, keys []K) map[K]uint64 {
+	out := make(map[K]uint64, len(keys))
+	for _, k := range keys {
+		out[k] = 0
+	}
+	maps.Copy(out, counts)
+	return out
 }
 
 func (m *metrics) mesh(st mesh.Status, counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
@@ -123,7 +138,7 @@ func (m *metrics) mesh(st mesh.Status, counter func(*prometheus.Desc, uint64, ..
 		gauge(m.connections, float64(n), k.state, k.path, k.encryption)
 	}
 	counter(m.terminations, st.Counters.Terminated)
-	for reason, n := range st.Counters.InboundRefused {
+	for reason, n := range known(st.Counters.InboundRefused, mesh.RefusalReasons()) {
 		counter(m.refused, n, string(reason))
 	}
 }

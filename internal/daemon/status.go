@@ -31,6 +31,9 @@ func connections(st mesh.Status) []api.Connection {
 			State:   api.StateFailed,
 			Error:   r.Error,
 			Reason:  string(r.Reason),
+
+			Attempts: r.Count,
+			Last:     r.Last,
 		})
 	}
 	return out
@@ -48,6 +51,7 @@ func connection(c mesh.ConnStatus) api.Connection {
 		MTU:       c.MTU,
 		RTT:       c.RTT,
 		Error:     c.Error,
+		Reason:    string(c.Reason),
 		Retry:     c.Retry,
 	}
 	if c.Never {
@@ -105,6 +109,7 @@ func (d *daemon) status(ctx context.Context) api.Status {
 		PID:       d.pid,
 		StartedAt: d.started,
 		Degraded:  api.DegradedBy(conns),
+		Check:     api.CheckCode(conns),
 		Router: api.Router{
 			Name:           st.Local.Name,
 			NickName:       st.Local.NickName,
@@ -129,6 +134,9 @@ func (d *daemon) status(ctx context.Context) api.Status {
 	}
 	if s.IPAM, s.DNS = d.services(ctx, false); s.IPAM != nil {
 		s.Degraded = append(s.Degraded, s.IPAM.Conflicts...)
+	}
+	if s.Check == "" && len(s.Degraded) > 0 {
+		s.Check = api.CodeDegraded
 	}
 	if s.Degraded == nil {
 		s.Degraded = []string{}

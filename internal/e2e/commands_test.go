@@ -146,6 +146,10 @@ func TestMetricsAndCheck(t *testing.T) {
 	for _, sample := range []string{
 		`weave_connections{encryption="yes",state="established",type="sleeve"} 1`,
 		`weave_connection_up{path="sleeve",peer="02:00:00:00:00:02"} 1`,
+		// What has not happened yet can be alerted on.
+		`weave_switch_drops_total{reason="loop"} 0`,
+		`weave_drops_total{reason="auth"} 0`,
+		`weave_connections_refused_total{reason="wrong password"} 0`,
 	} {
 		if !strings.Contains(m.text, sample+"\n") {
 			t.Errorf("no sample %s", sample)

@@ -67,7 +67,7 @@ func TestRefused(t *testing.T) {
 	}
 	// Those who dialed try again, ever more slowly.
 	for _, s := range []*site{wrong, without} {
-		if r := s.weave("status", "--check"); r.Code != 4 {
+		if r := s.weave("status", "--check"); r.Code != 8 {
 			t.Errorf("status --check on %s: exit %d", s.Label, r.Code)
 		}
 	}

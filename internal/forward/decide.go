@@ -1,6 +1,8 @@
 package forward
 
 import (
+	"slices"
+
 	"weave/internal/ether"
 	"weave/internal/peer"
 )
@@ -58,6 +60,9 @@ var reasonNames = [numReasons]string{"", "link_local", "local", "loop", "no_rout
 
 // String is the reason's name in metrics and reports.
 func (r Reason) String() string { return reasonNames[r] }
+
+// DropReasons lists the reasons that Stats.Drops can have.
+func DropReasons() []string { return slices.Clone(reasonNames[1:]) }
 
 // Verdict is what to do with a frame.
 type Verdict struct {
