@@ -181,8 +181,10 @@ func TestResliced(t *testing.T) {
 		net := sleevetest.NewNet(1)
 		net.SetMTU(func(_, _ netip.Addr) int { return 1300 })
 		p := newPair(t, net, sleevetest.Options{Cipher: session.CipherAES})
-		if st := p.link.Status(); st.Reason != "mtu" || st.MTU != 1280-28-sleeve.Overhead {
-			t.Fatalf("status %+v, want reason mtu and the MTU of a 1280-byte path", st)
+		// The link comes up with a size of the table and searches for more at once.
+		time.Sleep(5 * time.Second)
+		if st := p.link.Status(); st.Reason != "mtu" || st.MTU != 1300-28-sleeve.Overhead {
+			t.Fatalf("status %+v, want reason mtu and the MTU of a 1300-byte path", st)
 		}
 		for _, segs := range []int{40, 2, 1} {
 			testResliced(t, p, segs)
