@@ -38,6 +38,7 @@ var allowed = map[string][]string{
 	"internal/api":     {},
 	"internal/daemon":  {"*"},
 	"internal/testnet": {"*"},
+	"internal/vm":      {},
 	"internal/e2e":     {"*"},
 	"plugin":           {"internal/api"},
 	"bench":            {},

@@ -16,6 +16,8 @@ needed=(
 	'ethtool   ethtool'
 	'dig       dnsutils'
 	'sysctl    procps'
+	'depmod    kmod'
+	'qemu-system-x86_64 qemu-system-x86' # a kernel with modules that this one lacks
 	'gcc       gcc libc6-dev' # for go test -race only; the product is built without cgo
 )
 

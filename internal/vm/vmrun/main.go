@@ -1,0 +1,223 @@
+// Command vmrun runs tests of this module in a virtual machine whose kernel has the
+// modules that this machine's may lack. scripts/vm.sh builds it and says how it is
+// used.
+//
+// Started as process 1 it is the machine's init. See package vm.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weave/internal/vm"
+)
+
+func main() {
+	if os.Getpid() == 1 || os.Getenv("VM_RUNNER") != "" {
+		vm.Init()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	ok, err := run(ctx, os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "vm:", err)
+	}
+	if err != nil || !ok {
+		stop()
+		os.Exit(1)
+	}
+}
+
+// options are those of the command line.
+type options struct {
+	kernel  string
+	weave   string
+	list    string
+	must    string
+	without string
+	quiet   bool
+	limit   time.Duration
+	each    time.Duration
+	accel   string
+	run     string
+	skip    string
+	short   bool
+	out     string
+
+	packages []string
+}
+
+func parse(args []string) (o options, err error) {
+	f := flag.NewFlagSet("vmrun", flag.ContinueOnError)
+	f.StringVar(&o.kernel, "kernel", "", "`directory` with vmlinuz and lib/modules")
+	f.StringVar(&o.weave, "weave", "bin/weave", "the weave `binary`")
+	f.StringVar(&o.list, "list", "", "`file` with packages and flags, one a line, instead of arguments")
+	f.StringVar(&o.must, "must", "", "`file` with tests that have to be among those that ran")
+	f.StringVar(&o.without, "without", "", "`modules` that cannot be loaded, commas between")
+	f.BoolVar(&o.quiet, "quiet", false, "print what failing packages print, only")
+	f.DurationVar(&o.limit, "limit", 5*time.Minute, "bound of the machine's life")
+	f.DurationVar(&o.each, "timeout", 4*time.Minute, "bound of each package")
+	f.StringVar(&o.accel, "accel", os.Getenv("WEAVE_VM_ACCEL"), "QEMU's accelerator")
+	f.StringVar(&o.run, "run", "", "as of go test")
+	f.StringVar(&o.skip, "skip", "", "as of go test")
+	f.BoolVar(&o.short, "short", false, "as of go test")
+	f.StringVar(&o.out, "out", "", "`directory` for files that tests leave in /out")
+	for len(args) > 0 { // flags may follow packages
+		if err := f.Parse(args); err != nil {
+			return o, err
+		}
+		args = f.Args()
+		if len(args) > 0 {
+			o.packages, args = append(o.packages, args[0]), args[1:]
+		}
+	}
+	if o.kernel == "" {
+		return o, errors.New("no -kernel: start this with scripts/vm.sh")
+	}
+	if (o.list == "") == (len(o.packages) == 0) {
+		return o, errors.New("name packages, or a -list of them")
+	}
+	return o, nil
+}
+
+func (o options) requests() ([]vm.Request, error) {
+	if o.list != "" {
+		f, err := os.Open(o.list)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return vm.ParseList(f)
+	}
+	var out []vm.Request
+	for _, p := range o.packages {
+		r := vm.Request{Without: vm.SplitModules(o.without), Package: p}
+		if o.run != "" {
+			r.Flags = append(r.Flags, "-run", o.run)
+		}
+		if o.skip != "" {
+			r.Flags = append(r.Flags, "-skip", o.skip)
+		}
+		if o.short {
+			r.Flags = append(r.Flags, "-short")
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func run(ctx context.Context, args []string) (ok bool, err error) {
+	o, err := parse(args)
+	if err != nil {
+		return false, err
+	}
+	reqs, err := o.requests()
+	if err != nil {
+		return false, err
+	}
+	must, err := readMust(o.must)
+	if err != nil {
+		return false, err
+	}
+	dir, err := os.MkdirTemp("", "weave-vm-")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(dir)
+	start := time.Now()
+	b := builder{dir: dir, options: o}
+	job, err := b.build(ctx, reqs)
+	if err != nil {
+		return false, err
+	}
+	built := time.Now()
+	report := vm.NewReport(job)
+	o.show(report)
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
+	m := vm.Machine{Kernel: o.kernel, Initrd: b.initrd(), Console: dir + "/console", Accel: o.accel}
+	bootErr := m.Boot(ctx, report)
+	problems := report.Problems()
+	for _, t := range must {
+		if !report.Ran(t.pkg, t.test) {
+			problems = append(problems, fmt.Sprintf("%s: %s is skipped outside the machine and did not run in it: add it to scripts/vm-tests.txt", t.pkg, t.test))
+		}
+	}
+	fmt.Printf("vm: built in %.0f s, ran in %.0f s, up after %s s\n", built.Sub(start).Seconds(), time.Since(built).Seconds(), report.Booted())
+	if err := o.save(report.Files); err != nil {
+		return false, err
+	}
+	if len(problems) == 0 && bootErr == nil {
+		return true, nil
+	}
+	if report.Booted() == "" || bootErr != nil {
+		fmt.Printf("vm: the end of the kernel's log:\n%s\n", m.ConsoleTail())
+	}
+	for _, p := range problems {
+		fmt.Println("vm: FAIL:", p)
+	}
+	return false, bootErr
+}
+
+// show prints what happens as it happens.
+func (o options) show(r *vm.Report) {
+	var out io.Writer = os.Stdout
+	if !o.quiet {
+		r.Live = out
+	}
+	r.Started = func(g vm.Group, run vm.Run) {
+		if !o.quiet {
+			fmt.Fprintf(out, "=== vm: %s %s (%s)\n", run.Name, strings.Join(run.Args, " "), g.Name())
+		}
+	}
+	r.Ended = func(g vm.Group, run vm.Run, got *vm.Outcome) {
+		verdict := "ok  "
+		if len(got.Problems(run)) > 0 {
+			verdict = "FAIL"
+			if o.quiet {
+				out.Write(got.Output)
+			}
+		}
+		fmt.Fprintf(out, "%s\t%s (%s)\t%.1fs, %d passed, %d skipped\n", verdict, run.Name, g.Name(), got.Took.Seconds(), len(got.Passed), len(got.Skipped))
+	}
+}
+
+func (o options) save(files map[string][]byte) error {
+	if o.out == "" {
+		return nil
+	}
+	for name, data := range files {
+		if err := os.WriteFile(o.out+"/"+name, data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type mustRun struct{ pkg, test string }
+
+// readMust reads lines of a package's directory and a test.
+func readMust(file string) (out []mustRun, err error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // no test was skipped
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) >= 2 {
+			out = append(out, mustRun{f[0], f[1]})
+		}
+	}
+	return out, err
+}
