@@ -179,7 +179,7 @@ func (c *core) lastHeir(f ring.Fence) peer.Name {
 // checkTaken ends the rest of space taken over.
 func (c *core) checkTaken() {
 	c.taken = slices.DeleteFunc(c.taken, func(t *takenSpace) bool {
-		others := slices.DeleteFunc(c.others(), func(n peer.Name) bool { return n == t.victim })
+		others := slices.DeleteFunc(slices.Clone(c.others()), func(n peer.Name) bool { return n == t.victim })
 		c.syncWith(&t.sync, others)
 		if c.confirm != nil || c.fenced != "" {
 			return true // all rests now, and ends otherwise

@@ -79,8 +79,10 @@ type core struct {
 	doubles    map[addr.Addr]duplicate
 	notes      []Note // the latest
 
-	sum   [sumLen]byte // of all that is replicated
-	sumOK bool
+	sum     [sumLen]byte // of all that is replicated
+	sumOK   bool
+	peers   []peer.Name // what others returns; never changed in place
+	peersOK bool
 	out   effects
 	dirty dirt
 }
@@ -336,6 +338,7 @@ type evMesh struct{ mesh Mesh }
 func (e evMesh) apply(c *core) {
 	before := maps.Clone(c.reach)
 	clear(c.reach)
+	c.peersOK = false
 	c.targets = e.mesh.Targets
 	for _, p := range e.mesh.Peers {
 		if p.Name == c.self || p.Name.IsZero() {
@@ -359,6 +362,7 @@ type evGone struct{ name peer.Name }
 
 func (e evGone) apply(c *core) {
 	delete(c.reach, e.name)
+	c.peersOK = false
 	delete(c.nicks, e.name)
 	delete(c.granted, e.name)
 	delete(c.inherits, e.name)

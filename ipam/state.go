@@ -56,7 +56,7 @@ func (c *core) mergeState(from peer.Name, m *message) {
 
 // mergeGranted is mergeState for a state that grants us a range.
 func (c *core) mergeGranted(from peer.Name, m *message, granted addr.Range) {
-	news := &message{kind: kindState}
+	var news message
 	if m.hasRing() {
 		news.ring = c.mergeRing(from, m.ring, granted)
 	}
@@ -73,7 +73,7 @@ func (c *core) mergeGranted(from peer.Name, m *message, granted addr.Range) {
 		c.sendAll(from, 0) // the election is over
 	}
 	if news.hasRing() || len(news.members) > 0 || len(news.votes) > 0 {
-		c.spread(news)
+		c.spread(&message{kind: kindState, ring: news.ring, members: news.members, votes: news.votes, rng: news.rng})
 	}
 }
 
@@ -149,17 +149,19 @@ func (c *core) conflict(from peer.Name, theirs ring.ID) {
 }
 
 func (c *core) mergeMembers(reports []ring.Member) []ring.Member {
-	before := make(map[peer.Name]ring.Member, len(reports))
 	for _, r := range reports {
 		if r.Name == c.self {
 			c.heardOfSelf(r)
 		}
-		before[r.Name] = c.members[r.Name]
 	}
-	news := c.members.Merge(reports)
-	for _, r := range news {
+	var news []ring.Member
+	for i, r := range reports {
+		old := c.members[r.Name]
+		if len(c.members.Merge(reports[i:i+1])) == 0 {
+			continue
+		}
+		news = append(news, r)
 		c.changed()
-		old := before[r.Name]
 		if old.Boot != r.Boot || old.Run != r.Run || old.Nick != r.Nick {
 			c.dirty.members = true // the rest is not worth a write
 		}
@@ -242,7 +244,8 @@ func (c *core) onDigest(from peer.Name, m *message) {
 	c.sendAll(from, next)
 }
 
-func (c *core) changed() { c.sumOK = false }
+// changed forgets what was computed from what is replicated.
+func (c *core) changed() { c.sumOK, c.peersOK = false, false }
 
 // stateSum is equal for equal replicated states.
 func (c *core) stateSum() [sumLen]byte {

@@ -64,8 +64,16 @@ func (c *core) unanswered(s *syncing, peers []peer.Name) (out []peer.Name) {
 	return out
 }
 
-// others returns all peers known to take part, except those given up for good.
+// others returns all peers known to take part, except those given up for good. The
+// caller must not change it.
 func (c *core) others() []peer.Name {
+	if !c.peersOK {
+		c.peers, c.peersOK = slices.Clip(c.findOthers()), true
+	}
+	return c.peers
+}
+
+func (c *core) findOthers() []peer.Name {
 	set := map[peer.Name]bool{}
 	if c.ring != nil {
 		for n := range c.ring.Owners(c.universe) {

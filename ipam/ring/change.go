@@ -3,6 +3,7 @@ package ring
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -18,7 +19,7 @@ func (r *Ring) Grant(giver peer.Name, rng addr.Range, to peer.Name) (Delta, erro
 		return Delta{}, fmt.Errorf("%v to %v: %w", rng, to, ErrNotOwner)
 	}
 	d := Delta{ID: r.id}
-	for _, e := range r.within(rng) {
+	for e := range r.within(rng) {
 		if e.Owner != giver {
 			return Delta{}, fmt.Errorf("%v is owned by %v: %w", e.Range, e.Owner, ErrNotOwner)
 		}
@@ -108,14 +109,16 @@ func (r *Ring) Restamp(owner peer.Name) Delta {
 	return d
 }
 
-// within returns the entries of rng, cut to it.
-func (r *Ring) within(rng addr.Range) (out []Entry) {
-	for i := r.find(rng.Start); i < len(r.entries) && r.entries[i].Start.Less(rng.End); i++ {
-		if in := r.entries[i].Range.Intersect(rng); !in.Empty() {
-			out = append(out, Entry{in, r.entries[i].Stamp})
+// within yields the entries of rng, cut to it.
+func (r *Ring) within(rng addr.Range) iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		for i := r.find(rng.Start); i < len(r.entries) && r.entries[i].Start.Less(rng.End); i++ {
+			in := r.entries[i].Range.Intersect(rng)
+			if !in.Empty() && !yield(Entry{in, r.entries[i].Stamp}) {
+				return
+			}
 		}
 	}
-	return out
 }
 
 // Owner returns who owns a; false outside the ring's range.
@@ -140,7 +143,7 @@ func (r *Ring) OwnedBy(n peer.Name) *addr.Set {
 // Owners returns how many addresses of rng each peer owns.
 func (r *Ring) Owners(rng addr.Range) map[peer.Name]uint64 {
 	m := map[peer.Name]uint64{}
-	for _, e := range r.within(rng) {
+	for e := range r.within(rng) {
 		m[e.Owner] += e.Size()
 	}
 	return m
