@@ -50,7 +50,7 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		n = min(n, 200) // with the race detector one takes 100 ms
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	defer debug.SetGCPercent(debug.SetGCPercent(1600))
 	var next, failures atomic.Uint64
 	stats := map[string]int{}
 	var mu sync.Mutex

@@ -83,8 +83,8 @@ type core struct {
 	sumOK   bool
 	peers   []peer.Name // what others returns; never changed in place
 	peersOK bool
-	out   effects
-	dirty dirt
+	out     effects
+	dirty   dirt
 }
 
 // dirt is what has to be saved at the end of the step.

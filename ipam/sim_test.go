@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"container/heap"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -24,19 +23,44 @@ type simEvent struct {
 	do  func()
 }
 
+func (e simEvent) before(o simEvent) bool { return e.at < o.at || e.at == o.at && e.seq < o.seq }
+
+// simQueue is a heap. It is not container/heap's, which would put each event into
+// an interface: a tenth of the simulation's time.
 type simQueue []simEvent
 
-func (q simQueue) Len() int { return len(q) }
-func (q simQueue) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+func (q *simQueue) push(e simEvent) {
+	*q = append(*q, e)
+	h := *q
+	for i := len(h) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !e.before(h[up]) {
+			return
+		}
+		h[i], h[up] = h[up], e
+		i = up
+	}
 }
-func (q simQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *simQueue) Push(x any)   { *q = append(*q, x.(simEvent)) }
-func (q *simQueue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	*q = old[:len(old)-1]
-	return e
+
+func (q *simQueue) pop() simEvent {
+	h := *q
+	top, e := h[0], h[len(h)-1]
+	h[len(h)-1] = simEvent{} // lets go of what its closure holds
+	h = h[:len(h)-1]
+	*q = h
+	for i := 0; len(h) > 0; {
+		down := 2*i + 1
+		if down+1 < len(h) && h[down+1].before(h[down]) {
+			down++
+		}
+		if down >= len(h) || !h[down].before(e) {
+			h[i] = e
+			break
+		}
+		h[i] = h[down]
+		i = down
+	}
+	return top
 }
 
 // sim is the network.
@@ -138,7 +162,7 @@ func (s *sim) addHost(observer bool) *simHost {
 
 func (s *sim) after(d time.Duration, do func()) {
 	s.seq++
-	heap.Push(&s.queue, simEvent{s.now + d, s.seq, do})
+	s.queue.push(simEvent{s.now + d, s.seq, do})
 }
 
 // onHost runs do on a host's daemon if the same run is still up by then.
@@ -159,7 +183,7 @@ func (s *sim) onHost(h *simHost, d time.Duration, do func()) {
 func (s *sim) runFor(d time.Duration) {
 	end := s.now + d
 	for len(s.queue) > 0 && s.queue[0].at <= end && s.failed == "" {
-		e := heap.Pop(&s.queue).(simEvent)
+		e := s.queue.pop()
 		s.now = e.at
 		e.do()
 	}
@@ -402,7 +426,7 @@ func (s *sim) relink() {
 	s.linked = s.now
 	for i, a := range s.hosts {
 		for j, b := range s.hosts {
-			works := i != j && a.core != nil && b.core != nil && !a.isolated && !b.isolated && !s.cut[[2]int{i, j}] && !s.cut[[2]int{j, i}]
+			works := i != j && a.core != nil && b.core != nil && !a.isolated && !b.isolated && !s.cuts(i, j) && !s.cuts(j, i)
 			if works != s.up[i][j] && (a.core == nil || b.core == nil || s.rnd.IntN(4) == 0) {
 				s.up[i][j], s.up[j][i] = works, works
 				s.changes++
@@ -410,6 +434,8 @@ func (s *sim) relink() {
 		}
 	}
 }
+
+func (s *sim) cuts(from, to int) bool { return len(s.cut) > 0 && s.cut[[2]int{from, to}] }
 
 // reachable returns which hosts there is a route to.
 func (s *sim) reachable(h *simHost) []bool {
@@ -465,7 +491,7 @@ func (s *sim) unicast(h *simHost, to peer.Name, m *message) {
 			return
 		}
 		for k := range s.hosts { // one relay is enough for these sizes
-			if s.up[h.id][k] && s.up[k][o.id] && !s.cut[[2]int{h.id, k}] && !s.cut[[2]int{k, o.id}] {
+			if s.up[h.id][k] && s.up[k][o.id] && !s.cuts(h.id, k) && !s.cuts(k, o.id) {
 				s.hand(h, o, m)
 				return
 			}
@@ -475,7 +501,7 @@ func (s *sim) unicast(h *simHost, to peer.Name, m *message) {
 
 // deliver sends over a link that the mesh believes in.
 func (s *sim) deliver(from, to *simHost, m *message) {
-	if s.cut[[2]int{from.id, to.id}] {
+	if s.cuts(from.id, to.id) {
 		return
 	}
 	s.hand(from, to, m)

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -497,15 +498,17 @@ func (s *script) checkEqual() {
 // known is what hosts must agree on: the ring, and the runs of all peers. Reports of
 // free space may be under way.
 func known(h *simHost) string {
-	var m message
+	var b []byte
 	if h.core.ring != nil {
-		m.ring = h.core.ring.All()
+		sum := h.core.ring.Sum()
+		b = append(b, sum[:]...)
 	}
-	s := m.short()
 	for _, r := range h.core.members.Sorted() {
-		s += fmt.Sprint(r.Name, r.Boot, r.Run)
+		b = r.Name.AppendBytes(b)
+		b = binary.BigEndian.AppendUint64(b, r.Boot)
+		b = binary.BigEndian.AppendUint64(b, uint64(r.Run))
 	}
-	return s
+	return string(b)
 }
 
 // waitsForGone: a host with a lost disk waits for owners that never come back; its
