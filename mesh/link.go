@@ -79,10 +79,10 @@ func (l *loop) overlay(path string) overlay.Overlay {
 }
 
 func (l *loop) params(c *conn, k *link) overlay.Params {
-	var port uint16
+	var offer overlay.Path
 	for _, p := range c.offer.Paths {
 		if p.Name == k.path {
-			port = p.Port
+			offer = p
 		}
 	}
 	agree, permit := c.agree, c.permit()
@@ -93,7 +93,8 @@ func (l *loop) params(c *conn, k *link) overlay.Params {
 		Local: l.r.cfg.Name, Remote: c.hello.Name,
 		ConnUID: c.uid, Initiator: c.outbound,
 		LocalAddr:  c.local.Addr(),
-		RemoteAddr: netip.AddrPortFrom(c.remote.Addr(), port),
+		RemoteAddr: netip.AddrPortFrom(c.remote.Addr(), offer.Port),
+		Offer:      offer,
 		Agreement:  agree, Secret: c.hs.Secret, Permit: permit,
 		Send:   func(msg []byte) error { return c.sendOverlay(k.index, msg) },
 		Notify: func(e overlay.Event) { l.r.mail.put(func(l *loop) { l.linkEvent(c, k, e) }) },

@@ -65,6 +65,10 @@ type Peer struct {
 	Name peer.Name
 	Addr netip.AddrPort // where its kernel listens
 	Also netip.Addr     // another address that its packets come from; zero: none
+
+	// Of a path that encrypts by itself, else zero.
+	Data string   // what the peer's end put into its offer: Config.OfferData
+	PSK  [32]byte // known to the two ends of the control connection alone
 }
 
 // State is what a backend knows of the way to a peer.
@@ -94,6 +98,11 @@ const (
 	ReasonSettling = "settling"      // works again, and has to for a while
 	ReasonClosed   = "closed"        // the connection ended
 	ReasonBuild    = "not-available" // the backend is not in this build
+	ReasonClear    = "clear"         // the data may be in clear, and this path encrypts
+	ReasonCipher   = "cipher"        // user space encrypts faster: both CPUs do AES
+	ReasonNoOVS    = "no-openvswitch"
+	ReasonNoWG     = "no-wireguard"
+	ReasonTrouble  = "quarantine" // earlier runs died soon after they used it
 )
 
 // ReasonError is an error with one of the reasons.
@@ -131,12 +140,19 @@ func ReasonOf(err error) string {
 // ProbeMAC is the address that a peer's heartbeats come from and go to, made of its
 // name: on each family of the underlay another one, as each has its own port.
 func ProbeMAC(n peer.Name, ipv6 bool) ether.MAC {
-	b := n.Bytes()
-	family := byte(4)
 	if ipv6 {
-		family = 6
+		return probeMAC(n, 6)
 	}
-	sum := blake2s.Sum256(append(append([]byte("weave probe mac v1"), b[:]...), family))
+	return probeMAC(n, 4)
+}
+
+// SealedProbeMAC is the same on paths that encrypt, which have one port for both
+// families.
+func SealedProbeMAC(n peer.Name) ether.MAC { return probeMAC(n, 's') }
+
+func probeMAC(n peer.Name, port byte) ether.MAC {
+	b := n.Bytes()
+	sum := blake2s.Sum256(append(append([]byte("weave probe mac v1"), b[:]...), port))
 	m := ether.MAC(sum[:6])
 	m[0] = m[0]&^1 | 2
 	return m

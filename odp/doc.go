@@ -37,9 +37,17 @@
 //	0   1  type: 2 MACs, at most 1000
 //	1      6 bytes each
 //
+// Data of the offer in the handshake; from byte 6 on of sealed paths only:
+//
+//	0   1  version, 1
+//	1   3  VXLAN network identifier
+//	4   2  MTU of the overlay
+//	6   1  1: this end wants the path whatever the ciphers are
+//	7      what the Backend at the other end is to know
+//
 // Heartbeats are drawn in package proof. Their keys are session.Secret.Derive of
 // "weave fastdp v1 initiator" and "... responder", by who dialed the control
-// connection of the sender.
+// connection of the sender. The Backend of a sealed path gets "weave cage v1 psk".
 //
 // # Concurrency
 //

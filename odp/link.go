@@ -20,6 +20,8 @@ type Link struct {
 	p      overlay.Params
 	log    *slog.Logger
 	tx, rx [proof.KeyLen]byte
+	psk    [32]byte  // of a sealed path
+	data   string    // from the peer's offer, of a sealed path
 	clock  time.Time // zero of the stamps
 
 	status  atomic.Pointer[overlay.Status]
@@ -63,6 +65,7 @@ var _ overlay.Link = (*Link)(nil)
 const (
 	labelInitiator = "weave fastdp v1 initiator"
 	labelResponder = "weave fastdp v1 responder"
+	labelPSK       = "weave cage v1 psk"
 )
 
 func newLink(o *Overlay, p overlay.Params) *Link {
@@ -75,14 +78,20 @@ func newLink(o *Overlay, p overlay.Params) *Link {
 	if p.Initiator {
 		l.tx, l.rx = l.rx, l.tx
 	}
+	if o.cfg.Sealed {
+		l.psk, l.data = p.Secret.Derive(labelPSK), string(p.Offer.Data[fixedOffer:])
+	}
 	l.p.Secret = session.Secret{}
 	l.publish()
 	return l
 }
 
 func (l *Link) peer() Peer {
-	return Peer{Name: l.p.Remote, Addr: l.p.RemoteAddr, Also: l.remote.source}
+	return Peer{Name: l.p.Remote, Addr: l.p.RemoteAddr, Also: l.remote.source, Data: l.data, PSK: l.psk}
 }
+
+// Overlay returns the one that made the link.
+func (l *Link) Overlay() *Overlay { return l.o }
 
 // Start begins heartbeats.
 func (l *Link) Start() {
@@ -340,8 +349,11 @@ func (l *Link) impossible(st State) error {
 }
 
 func (l *Link) transmit(b proof.Beat, size int) {
-	ipv6 := l.p.RemoteAddr.Addr().Unmap().Is6()
-	b.Dst, b.Src = ProbeMAC(l.p.Remote, ipv6), ProbeMAC(l.p.Local, ipv6)
+	i := 0
+	if l.p.RemoteAddr.Addr().Unmap().Is6() && !l.o.cfg.Sealed {
+		i = 1
+	}
+	b.Dst, b.Src = l.o.probeMACs(l.p.Remote)[i], l.o.probeMACs(l.p.Local)[i]
 	if err := l.o.be.SendProbe(l.p.Remote, b.Append(make([]byte, 0, size), &l.tx, size)); err != nil {
 		l.log.Debug("heartbeat not sent", "err", err)
 		return
@@ -380,6 +392,9 @@ func (l *Link) publish() {
 	}
 	if st.Up {
 		st.MTU = l.o.cfg.MTU
+	}
+	if l.o.cfg.Sealed { // WireGuard has one
+		st.Cipher, st.Lanes = session.CipherChaCha, 1
 	}
 	l.status.Store(&st)
 }

@@ -90,10 +90,14 @@ var (
 	inClear = policy.Decide(policy.Stance{}, policy.Stance{})
 )
 
-func newSide(t *testing.T, name peer.Name) *side {
+func newSide(t *testing.T, name peer.Name) *side { return newSideOf(t, name, Config{}) }
+
+// newSideOf makes a side with what is particular about its path.
+func newSideOf(t *testing.T, name peer.Name, more Config) *side {
 	s := &side{w: newWire()}
 	var err error
 	s.o, err = New(Config{
+		Sealed: more.Sealed, Wanted: more.Wanted, OfferData: more.OfferData,
 		Backend: s.w, Local: name, MTU: 1376, Port: 6784, VNI: 1, Log: slog.New(slog.DiscardHandler),
 		Changed: func() {},
 		Vouched: func(_ peer.Name, macs []ether.MAC) {
@@ -111,6 +115,11 @@ func newSide(t *testing.T, name peer.Name) *side {
 // connect prepares and starts a link between two sides.
 func connect(t *testing.T, a, b *side) {
 	t.Helper()
+	connectWith(t, a, b, inClear, session.CipherNone)
+}
+
+func connectWith(t *testing.T, a, b *side, permit policy.Permit, cipher session.Cipher) {
+	t.Helper()
 	a.w.other, b.w.other = b.o, a.o
 	secret := session.SecretFromBytes([session.SecretLen]byte{1, 2, 3})
 	for _, e := range []struct {
@@ -119,8 +128,8 @@ func connect(t *testing.T, a, b *side) {
 		initiator     bool
 	}{{a, b, nameA, nameB, true}, {b, a, nameB, nameA, false}} {
 		l, err := e.s.o.Prepare(overlay.Params{
-			Local: e.local, Remote: e.remote, ConnUID: 77, Initiator: e.initiator, Secret: secret, Permit: inClear,
-			RemoteAddr: netip.MustParseAddrPort("192.0.2.1:6784"),
+			Local: e.local, Remote: e.remote, ConnUID: 77, Initiator: e.initiator, Secret: secret, Permit: permit,
+			RemoteAddr: netip.MustParseAddrPort("192.0.2.1:6784"), Offer: e.other.o.Offer(), Agreement: overlay.Agreement{Cipher: cipher},
 			Send: func(msg []byte) error {
 				e.other.l.Control(msg)
 				return nil
@@ -312,4 +321,60 @@ func TestForgedHeartbeats(t *testing.T) {
 		b.l.Close()
 		time.Sleep(3 * time.Second)
 	})
+}
+
+// A sealed path is for connections that must be encrypted, and tells its backend what
+// it needs for that.
+func TestSealed(t *testing.T) {
+	sealed := func(key string, wanted bool) Config {
+		return Config{Sealed: true, Wanted: wanted, OfferData: []byte(key)}
+	}
+	var encrypted policy.Permit
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newSideOf(t, nameA, sealed("key a", true)), newSideOf(t, nameB, sealed("key b", false))
+		connectWith(t, a, b, encrypted, session.CipherAES)
+		time.Sleep(time.Second)
+		a.want(t, true, "")
+		b.want(t, true, "")
+		if st := a.l.Status(); st.Cipher != session.CipherChaCha || st.Path != Name {
+			t.Errorf("status %+v", st)
+		}
+		pa, _ := b.w.has(nameA)
+		pb, _ := a.w.has(nameB)
+		if pa.Data != "key a" || pb.Data != "key b" || pa.PSK != pb.PSK || pa.PSK == [32]byte{} {
+			t.Errorf("peers %+v, %+v", pa, pb)
+		}
+		a.l.Close()
+		b.l.Close()
+	})
+	for _, tt := range []struct {
+		name           string
+		wanted, theirs bool
+		permit         policy.Permit
+		cipher         session.Cipher
+		reason         string
+	}{
+		{"in clear", true, true, inClear, session.CipherNone, ReasonClear},
+		{"nobody wants it", false, false, encrypted, session.CipherAES, ReasonCipher},
+		{"no AES", false, false, encrypted, session.CipherChaCha, ""},
+		{"wanted here", true, false, encrypted, session.CipherAES, ""},
+		{"wanted there", false, true, encrypted, session.CipherAES, ""},
+	} {
+		a, b := newSideOf(t, nameA, sealed("", tt.wanted)), newSideOf(t, nameB, sealed("", tt.theirs))
+		p := overlay.Params{Permit: tt.permit, Offer: b.o.Offer(), Agreement: overlay.Agreement{Cipher: tt.cipher}}
+		got := ""
+		if err := a.o.refuse(&p); err != nil {
+			got = overlay.ReasonOf(err)
+		}
+		if got != tt.reason {
+			t.Errorf("%s: refused for %q, want %q", tt.name, got, tt.reason)
+		}
+	}
+}
+
+func TestClearPathIsRefusedWithoutPermit(t *testing.T) {
+	s := newSide(t, nameA)
+	if _, err := s.o.Prepare(overlay.Params{Remote: nameB}); overlay.ReasonOf(err) != ReasonPolicy {
+		t.Errorf("%v, want reason %q", err, ReasonPolicy)
+	}
 }

@@ -11,14 +11,18 @@ import (
 	"time"
 
 	"weave/crypto/policy"
+	"weave/crypto/session"
 	"weave/internal/ether"
 	"weave/internal/peer"
 	"weave/mesh/overlay"
 	"weave/odp/proof"
 )
 
-// Name is the overlay's name in offers and status.
-const Name = "fastdp"
+// Names of paths in offers. Status says Name for both, and whether it is encrypted.
+const (
+	Name       = "fastdp"
+	SealedName = "cage"
+)
 
 // LingerTime is how long the kernel goes on carrying frames to a peer whose
 // connection ended while the path was up. A peer that is gone gets frames for no
@@ -41,6 +45,15 @@ type Config struct {
 	VNI     uint32
 	Timing  proof.Timing
 	Log     *slog.Logger
+
+	// Sealed says that the Backend encrypts: the path is for connections whose data
+	// must be, and has another name. OfferData is what peers' Backends are to know of
+	// ours, for instance a public key; at most 64 bytes.
+	Sealed    bool
+	OfferData []byte
+	// Wanted says that a sealed path is better than user space whatever the ciphers
+	// are. Without it, at both ends, it is used where user space has no AES.
+	Wanted bool
 
 	// Vouched is told of MACs that a peer says are on its bridge; it does not block.
 	Vouched func(from peer.Name, macs []ether.MAC)
@@ -77,22 +90,63 @@ func New(cfg Config) (*Overlay, error) {
 	}, nil
 }
 
-// Name returns [Name].
-func (o *Overlay) Name() string { return Name }
+// Name returns [Name] or [SealedName].
+func (o *Overlay) Name() string {
+	if o.cfg.Sealed {
+		return SealedName
+	}
+	return Name
+}
 
-// Offer has our port, and what the peer's end of the link is told anyway.
+// fixedOffer is the length of a sealed path's offer before Config.OfferData; the last
+// byte of it is 1 if the path is wanted.
+const fixedOffer = 7
+
+// Offer has our port, and what the doc of the package draws.
 func (o *Overlay) Offer() overlay.Path {
 	d := []byte{version, byte(o.cfg.VNI >> 16), byte(o.cfg.VNI >> 8), byte(o.cfg.VNI)}
-	return overlay.Path{Name: Name, Port: o.cfg.Port, Data: binary.BigEndian.AppendUint16(d, uint16(o.cfg.MTU))}
+	d = binary.BigEndian.AppendUint16(d, uint16(o.cfg.MTU))
+	if o.cfg.Sealed {
+		wanted := byte(0)
+		if o.cfg.Wanted {
+			wanted = 1
+		}
+		d = append(append(d, wanted), o.cfg.OfferData...)
+	}
+	return overlay.Path{Name: o.Name(), Port: o.cfg.Port, Data: d}
+}
+
+// refuse says why a connection cannot have this path, or nil.
+func (o *Overlay) refuse(p *overlay.Params) error {
+	switch {
+	case !o.cfg.Sealed && !p.Permit.Clear():
+		return &ReasonError{Why: ReasonPolicy, Err: policy.ErrEncryptedOnly}
+	case !o.cfg.Sealed:
+		return nil
+	case p.Permit.Clear():
+		return &ReasonError{Why: ReasonClear}
+	case len(p.Offer.Data) < fixedOffer || p.Offer.Data[0] != version:
+		return &ReasonError{Why: ReasonVersion}
+	case !o.cfg.Wanted && p.Offer.Data[fixedOffer-1] != 1 && p.Agreement.Cipher != session.CipherChaCha:
+		return &ReasonError{Why: ReasonCipher}
+	}
+	return nil
+}
+
+func (o *Overlay) probeMACs(n peer.Name) []ether.MAC {
+	if o.cfg.Sealed {
+		return []ether.MAC{SealedProbeMAC(n)}
+	}
+	return []ether.MAC{ProbeMAC(n, false), ProbeMAC(n, true)}
 }
 
 // Prepare makes the link of a control connection. Without a permit for clear data it
-// fails with policy.ErrEncryptedOnly, and ends what the kernel still did for that
-// peer.
+// fails with policy.ErrEncryptedOnly unless the path is sealed, and ends what the
+// kernel still did for that peer. An error has a Reason.
 func (o *Overlay) Prepare(p overlay.Params) (overlay.Link, error) {
-	if !p.Permit.Clear() {
+	if err := o.refuse(&p); err != nil {
 		o.dropLinger(p.Remote)
-		return nil, &ReasonError{Why: ReasonPolicy, Err: policy.ErrEncryptedOnly}
+		return nil, err
 	}
 	if p.Remote.IsZero() || p.Send == nil || p.Notify == nil || !p.RemoteAddr.IsValid() {
 		return nil, errors.New("odp: incomplete parameters")
@@ -105,7 +159,9 @@ func (o *Overlay) Prepare(p overlay.Params) (overlay.Link, error) {
 	}
 	old := o.links[p.Remote]
 	o.links[p.Remote] = l
-	o.probes[ProbeMAC(p.Remote, false)], o.probes[ProbeMAC(p.Remote, true)] = l, l
+	for _, m := range o.probeMACs(p.Remote) {
+		o.probes[m] = l
+	}
 	o.mu.Unlock()
 	if old != nil { // the mesh closes it, but may not have yet
 		old.Close()
@@ -122,8 +178,9 @@ func (o *Overlay) closedLink(l *Link, wasUp bool) {
 	current := o.links[name] == l
 	if current {
 		delete(o.links, name)
-		delete(o.probes, ProbeMAC(name, false))
-		delete(o.probes, ProbeMAC(name, true))
+		for _, m := range o.probeMACs(name) {
+			delete(o.probes, m)
+		}
 	}
 	// When we stop ourselves the kernel keeps all it has: the next run finds it.
 	if current && wasUp && !o.closed {

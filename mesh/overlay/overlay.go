@@ -104,6 +104,7 @@ type Params struct {
 	Initiator     bool   // this end dialed the control connection
 	LocalAddr     netip.Addr
 	RemoteAddr    netip.AddrPort // the peer's address as TCP sees it, with the UDP port of its offer; the initiator's is right unless there is NAT, the responder's only a hint
+	Offer         Path           // what the other end offered of this path, as the transcript has it
 	Agreement     Agreement      // its Cipher is CipherNone if Permit allows clear data
 	Secret        session.Secret // shared by the two ends of the control connection alone
 	Permit        policy.Permit  // whether the data may travel in clear
