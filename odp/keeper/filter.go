@@ -1,4 +1,4 @@
-package vxlan
+package keeper
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package vxlan
+package keeper
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -29,9 +28,9 @@ const maxFrame = 1<<16 + 64
 // openProbe opens a socket that sends on the device and receives heartbeats. All
 // ethertypes are asked for, since the bridge takes frames before those who ask for
 // one of them; the filter runs before anything is copied. mu is held.
-func (b *Backend) openProbe(index int) (*probeSock, error) {
+func (k *Keeper) openProbe(index int) (*probeSock, error) {
 	var fd int
-	err := ns.Do(int(b.ns.Fd()), func() (err error) {
+	err := ns.Do(k.host.FD(), func() (err error) {
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	})
@@ -43,8 +42,8 @@ func (b *Backend) openProbe(index int) (*probeSock, error) {
 		return nil, err
 	}
 	s := &probeSock{f: os.NewFile(uintptr(fd), "heartbeats")}
-	if ctx, sink := b.running, b.sink; sink != nil {
-		b.readers.Go(func() { b.receive(ctx, sink, s) })
+	if ctx, sink := k.running, k.sink; sink != nil {
+		k.readers.Go(func() { k.receive(ctx, sink, s) })
 	} else {
 		s.dead.Store(true) // opened again when there is somebody to receive
 	}
@@ -77,14 +76,14 @@ func armProbe(fd, index int) error {
 }
 
 // receive hands heartbeats on until the socket is closed or its device gone.
-func (b *Backend) receive(ctx context.Context, sink odp.Sink, s *probeSock) {
+func (k *Keeper) receive(ctx context.Context, sink odp.Sink, s *probeSock) {
 	buf := make([]byte, maxFrame)
 	for {
 		n, err := s.f.Read(buf)
 		if err != nil {
 			s.dead.Store(true)
 			if ctx.Err() == nil && !errors.Is(err, os.ErrClosed) {
-				b.wake()
+				k.Wake()
 			}
 			return
 		}
@@ -92,9 +91,13 @@ func (b *Backend) receive(ctx context.Context, sink odp.Sink, s *probeSock) {
 	}
 }
 
-// subscribe opens a netlink socket for notifications in the thread's namespace.
-func subscribe(proto, groups int) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+// subscribe opens a netlink socket for notifications.
+func (h *Host) subscribe(proto, groups int) (*os.File, error) {
+	var fd int
+	err := ns.Do(h.FD(), func() (err error) {
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("opening netlink: %w", err)
 	}
@@ -107,32 +110,17 @@ func subscribe(proto, groups int) (*os.File, error) {
 
 // listen wakes Run at each notification, whatever it says: looking is cheap, and
 // lost notifications (ENOBUFS) mean the same.
-func (b *Backend) listen(ctx context.Context, f *os.File) {
+func (k *Keeper) listen(ctx context.Context, f *os.File) {
 	buf := make([]byte, 64<<10)
 	for ctx.Err() == nil {
 		if _, err := f.Read(buf); errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
 			return
 		}
-		b.wake()
+		k.Wake()
 		select { // a storm of changes is looked at now and then
 		case <-ctx.Done():
 			return
 		case <-time.After(settle):
 		}
 	}
-}
-
-// execute and ask run requests inside the namespace: the library opens a socket for
-// each.
-func (b *Backend) execute(req *nl.NetlinkRequest) error {
-	_, err := b.ask(req, 0)
-	return err
-}
-
-func (b *Backend) ask(req *nl.NetlinkRequest, answer uint16) (msgs [][]byte, err error) {
-	err = ns.Do(int(b.ns.Fd()), func() (err error) {
-		msgs, err = req.Execute(unix.NETLINK_ROUTE, answer)
-		return err
-	})
-	return msgs, err
 }
