@@ -16,7 +16,7 @@ fi
 
 # Packages whose tests build networks share one machine's kernel and want its
 # processors to themselves; they are known by what they call.
-netns_pattern='CLONE_NEWNET|vishvananda/netns"|"netns", *"add"|internal/testnet"|/dev/net/tun|/run/netns'
+netns_pattern='CLONE_NEWNET|vishvananda/netns"|"netns", *"add"|internal/(testnet|e2e/harness)"|/dev/net/tun|/run/netns'
 netns_dirs=" $(grep -rlE --include='*_test.go' "$netns_pattern" . | xargs -r -n1 dirname | sort -u | tr '\n' ' ')"
 module=$($go list -m)
 

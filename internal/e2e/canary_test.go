@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -18,13 +19,13 @@ const canary = "TWEET-canary-914" // 16 bytes: what ping -p takes
 
 // canaries are what a capture looks for: the string, its parts as ping repeats
 // it, and the containers' addresses of these tests' hosts as packets have them.
-func canaries(sites ...*site) []string {
-	out := []string{canary, canary[8:] + canary[:8], password}
+func canaries(sites ...*harness.Site) []string {
+	out := []string{canary, canary[8:] + canary[:8], harness.Password}
 	for _, s := range sites {
 		for _, o := range sites {
 			if o != s {
 				// Source and destination of an inner header, side by side.
-				out = append(out, string(append(s.in4.AsSlice(), o.in4.AsSlice()...)))
+				out = append(out, string(append(s.In4.AsSlice(), o.In4.AsSlice()...)))
 			}
 		}
 	}
@@ -33,13 +34,13 @@ func canaries(sites ...*site) []string {
 
 // sing sends the canary from one container to another in packets of all kinds.
 // What is lost does not matter: it was sent.
-func sing(t *testing.T, from, to *site) {
+func sing(t *testing.T, from, to *harness.Site) {
 	t.Helper()
 	pattern := []string{"-W", "0.2", "-p", hex.EncodeToString([]byte(canary))}
-	ping(from.box, to.in4, 3, pattern...)
-	ping(from.box, to.in6, 3, append(pattern, "-s", "4000")...)
-	for _, dst := range []netip.Addr{to.in4, to.in6, netip.AddrFrom4([4]byte{10, 55, 0, 255})} {
-		c := listenUDP(t, from.box, netip.AddrPort{})
+	harness.Ping(from.Box, to.In4, 3, pattern...)
+	harness.Ping(from.Box, to.In6, 3, append(pattern, "-s", "4000")...)
+	for _, dst := range []netip.Addr{to.In4, to.In6, netip.AddrFrom4([4]byte{10, 55, 0, 255})} {
+		c := harness.ListenUDP(t, from.Box, netip.AddrPort{})
 		c.WriteToUDPAddrPort(bytes.Repeat([]byte(canary), 60), netip.AddrPortFrom(dst, 7100))
 		c.WriteToUDPAddrPort(bytes.Repeat([]byte(canary), 500), netip.AddrPortFrom(dst, 7100))
 		c.Close()
@@ -48,23 +49,23 @@ func sing(t *testing.T, from, to *site) {
 
 // choir sends the canary without a pause, over TCP and UDP, both ways, until the
 // returned function is called; it returns how many bytes arrived.
-func choir(t *testing.T, a, b *site) (stop func() int) {
+func choir(t *testing.T, a, b *harness.Site) (stop func() int) {
 	t.Helper()
 	var arrived [2]chan int
 	var singers sync.WaitGroup
 	done := make(chan struct{})
-	for i, dir := range [][2]*site{{a, b}, {b, a}} {
+	for i, dir := range [][2]*harness.Site{{a, b}, {b, a}} {
 		from, to := dir[0], dir[1]
 		arrived[i] = make(chan int, 1)
-		to1 := netip.AddrPortFrom(to.in4, 7101)
+		to1 := netip.AddrPortFrom(to.In4, 7101)
 		var lis net.Listener
-		if err := to.box.Do(func() (err error) {
+		if err := to.Box.Do(func() (err error) {
 			lis, err = net.Listen("tcp", to1.String())
 			return err
 		}); err != nil {
 			t.Fatal(err)
 		}
-		udp := listenUDP(t, from.box, netip.AddrPort{})
+		udp := harness.ListenUDP(t, from.Box, netip.AddrPort{})
 		singers.Go(func() {
 			for {
 				select {
@@ -77,7 +78,7 @@ func choir(t *testing.T, a, b *site) (stop func() int) {
 			}
 		})
 		singers.Go(func() { swallow(lis, arrived[i]) })
-		singers.Go(func() { tell(from.box, to1, done) })
+		singers.Go(func() { tell(from.Box, to1, done) })
 	}
 	end := sync.OnceFunc(func() {
 		close(done)
@@ -145,38 +146,38 @@ func tell(from *testnet.Namespace, to netip.AddrPort, done <-chan struct{}) {
 // With a password nothing that containers send is on the underlay, whatever the
 // daemons go through.
 func TestNothingInClear(t *testing.T) {
-	lab, sites := newSites(t, 2)
+	lab, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
-	pw := passwordFile(t, password)
+	pw := harness.PasswordFile(t, harness.Password)
 	capture := lab.Capture(canaries(sites...)...)
 	// Containers talk before the peers know each other.
-	a.launch("--password-file", pw)
+	a.Launch("--password-file", pw)
 	sing(t, a, b)
-	b.launch("--password-file", pw, a.IP4.String())
+	b.Launch("--password-file", pw, a.IP4.String())
 	stop := choir(t, a, b)
-	joined(t, sites...)
+	harness.Joined(t, sites...)
 	sing(t, a, b)
 	sing(t, b, a)
 	// A crash, with traffic before, during and after.
-	b.d.Kill9()
+	b.Daemon.Kill9()
 	sing(t, a, b)
 	sing(t, b, a)
-	b.start("--password-file", pw, a.IP4.String())
-	joined(t, sites...)
+	b.Start("--password-file", pw, a.IP4.String())
+	harness.Joined(t, sites...)
 	sing(t, a, b)
 	// A stop and a start of the other end.
-	if code := a.d.Stop(); code != 0 {
+	if code := a.Daemon.Stop(); code != 0 {
 		t.Errorf("stop: exit %d", code)
 	}
 	sing(t, b, a)
-	a.start("--password-file", pw)
-	joined(t, sites...)
+	a.Start("--password-file", pw)
+	harness.Joined(t, sites...)
 	sing(t, b, a)
 	// Peers are cut from each other, and meet again.
 	lab.Cut(a.Host, b.Host)
 	sing(t, a, b)
 	lab.Heal(a.Host, b.Host)
-	within(t, joinLimit, "traffic after healing", func() bool { return reaches(a.box, b.in4) })
+	harness.Within(t, harness.JoinLimit, "traffic after healing", func() bool { return harness.Reaches(a.Box, b.In4) })
 	sing(t, a, b)
 
 	if n := stop(); n < 100*len(canary) {
@@ -189,27 +190,26 @@ func TestNothingInClear(t *testing.T) {
 
 // Keys are changed again and again, under load, and nothing shows or is lost.
 func TestNothingInClearWhileRekeying(t *testing.T) {
-	lab, sites := newSites(t, 2)
+	lab, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
-	pw := passwordFile(t, password)
+	pw := harness.PasswordFile(t, harness.Password)
 	capture := lab.Capture(canaries(sites...)...)
 	for _, s := range sites {
-		s.daemonBin = quickKeys(t)
+		s.DaemonBin = quickKeys(t)
 	}
-	a.launch("--password-file", pw)
-	b.launch("--password-file", pw, a.IP4.String())
-	joined(t, sites...)
-	echo(t, b.box, netip.AddrPortFrom(b.in4, 7200))
-	p := startProbe(t, a.box, netip.AddrPortFrom(b.in4, 7200))
+	a.Launch("--password-file", pw)
+	b.Launch("--password-file", pw, a.IP4.String())
+	harness.Joined(t, sites...)
+	p := harness.StartProbe(t, a.Box, harness.Echo(t, b.Box, b.In4))
 	stop := choir(t, a, b)
 	var c api.Connection
-	within(t, 20*time.Second, "five changes of keys", func() bool {
-		c, _ = a.to(b)
+	harness.Within(t, 20*time.Second, "five changes of keys", func() bool {
+		c, _ = a.To(b)
 		return c.Link != nil && c.Link.KeyEpoch >= 6
 	})
 	p.Stop()
-	gap, lost := p.gap(time.Time{})
-	t.Logf("key epoch %d, %d bytes crossed; %d of %d probes lost, longest gap %v", c.Link.KeyEpoch, stop(), lost, len(p.sent), gap)
+	gap, lost := p.Gap(time.Time{})
+	t.Logf("key epoch %d, %d bytes crossed; %d of %d probes lost, longest gap %v", c.Link.KeyEpoch, stop(), lost, p.Sent(), gap)
 	if lost > 0 {
 		t.Errorf("%d probes were lost", lost)
 	}
@@ -221,13 +221,13 @@ func TestNothingInClearWhileRekeying(t *testing.T) {
 
 // Without a password the canary is seen: the capture above can find it.
 func TestCaptureSeesClearText(t *testing.T) {
-	lab, sites := newSites(t, 2)
+	lab, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
 	capture := lab.Capture(canaries(sites...)...)
-	a.launch()
-	b.launch(a.IP4.String())
-	joined(t, sites...)
-	if c, _ := a.to(b); c.Encrypted || c.Cipher != "" {
+	a.Launch()
+	b.Launch(a.IP4.String())
+	harness.Joined(t, sites...)
+	if c, _ := a.To(b); c.Encrypted || c.Cipher != "" {
 		t.Errorf("connection %+v is said to be encrypted", c)
 	}
 	stop := choir(t, a, b)
@@ -237,7 +237,7 @@ func TestCaptureSeesClearText(t *testing.T) {
 	hits := capture.Hits()
 	for _, c := range canaries(a, b) {
 		t.Logf("%q is in %d frames", c, hits[c])
-		if hits[c] == 0 && c != password {
+		if hits[c] == 0 && c != harness.Password {
 			t.Errorf("%q was not seen", c)
 		}
 	}

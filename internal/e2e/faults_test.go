@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -47,7 +48,7 @@ func wantFault(t *testing.T, what string, r testnet.Result, code int, text strin
 
 // Commands without a daemon: mistakes are told before anything is made.
 func TestFaultsWithoutDaemon(t *testing.T) {
-	_, sites := newSites(t, 1)
+	_, sites := harness.NewSites(t, 1)
 	a := sites[0]
 	dir := t.TempDir()
 	file := func(name, text string, mode os.FileMode) string {
@@ -106,7 +107,7 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 		{args("launch --run-dir " + file("file", "", 0o600)), exitFailure, "run directory"},
 		{args("launch --state-dir " + filepath.Join(dir, "file")), exitFailure, "state directory"},
 	} {
-		wantFault(t, strings.ReplaceAll(strings.Join(f.args, " "), dir, "DIR"), a.weave(f.args...), f.code, f.text)
+		wantFault(t, strings.ReplaceAll(strings.Join(f.args, " "), dir, "DIR"), a.Weave(f.args...), f.code, f.text)
 	}
 	if got, want := links(a.Namespace), []string{testnet.Uplink, "lo"}; !slices.Equal(got, want) {
 		t.Errorf("links left: %q, want %q", got, want)
@@ -115,16 +116,16 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 
 // Commands to a running daemon: it refuses, and goes on as before.
 func TestFaultsWithDaemon(t *testing.T) {
-	_, sites := newSites(t, 2)
+	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
-	a.launch()
-	b.launch(a.IP4.String())
-	joined(t, a, b)
+	a.Launch()
+	b.Launch(a.IP4.String())
+	harness.Joined(t, a, b)
 	taken := a.Container("taken")
 	taken.Exec("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
 	taken.Exec("ip", "addr", "add", "10.55.0.77/24", "dev", "eth0")
 	unprivileged := func(args ...string) testnet.Result {
-		full := append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups", "--", a.bin, "--run-dir", a.RunDir(), "--state-dir", a.StateDir()}, args...)
+		full := append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups", "--", a.Bin, "--run-dir", a.RunDir(), "--state-dir", a.StateDir()}, args...)
 		return a.Try("setpriv", full...)
 	}
 	before := snapshot(a)
@@ -132,7 +133,7 @@ func TestFaultsWithDaemon(t *testing.T) {
 		{args("attach 10.55.0.9/24 netns:no-such-one"), exitNotFound, "is the container running?"},
 		{args("attach 10.55.0.9/24 netns:/no/such/file"), exitNotFound, "is the container running?"},
 		{args("attach 10.55.0.9/24 pid:4194303"), exitNotFound, "is the container running?"},
-		{args("attach 10.55.0.9/24 " + fmt.Sprintf("pid:%d", a.d.Pid())), exitUsage, "host's own network namespace"},
+		{args("attach 10.55.0.9/24 " + fmt.Sprintf("pid:%d", a.Daemon.Pid())), exitUsage, "host's own network namespace"},
 		{args("attach 10.55.0.9/24 netns:/etc/passwd"), exitNotFound, "is the container running?"},
 		{args("attach 10.55.0.77/24 " + taken.Ref()), exitConflict, "use another address"},
 		{args("attach 10.55.0.78/24 " + taken.Ref()), exitConflict, "use another address"},
@@ -147,9 +148,9 @@ func TestFaultsWithDaemon(t *testing.T) {
 		{args("launch --run-dir " + filepath.Join(t.TempDir(), "other")), exitConflict, "choose another --state-dir"},
 		{append(args("launch --run-dir "+filepath.Join(t.TempDir(), "other")), "--state-dir", filepath.Join(t.TempDir(), "other")), exitConflict, "weavetap"},
 	} {
-		wantFault(t, strings.Join(f.args, " "), a.weave(f.args...), f.code, f.text)
+		wantFault(t, strings.Join(f.args, " "), a.Weave(f.args...), f.code, f.text)
 	}
-	for _, args := range [][]string{{"status"}, {"stop"}, {"attach", "10.55.0.9/24", a.box.Ref()}} {
+	for _, args := range [][]string{{"status"}, {"stop"}, {"attach", "10.55.0.9/24", a.Box.Ref()}} {
 		wantFault(t, "as nobody: "+strings.Join(args, " "), unprivileged(args...), exitPermission, "run as root")
 	}
 	if after := snapshot(a); after != before {
@@ -158,18 +159,18 @@ func TestFaultsWithDaemon(t *testing.T) {
 	if got := links(taken); !slices.Equal(got, []string{"eth0", "eth1", "lo"}) {
 		t.Errorf("links in the container that has the address: %q", got)
 	}
-	joined(t, a, b)
-	mustPing(t, b.box, a.in4)
+	harness.Joined(t, a, b)
+	harness.MustPing(t, b.Box, a.In4)
 }
 
 // snapshot is what a failed command must not change.
-func snapshot(s *site) string {
-	return fmt.Sprint(links(s.Namespace), s.d.MustWeave("ps"), s.d.MustWeave("status", "targets"), s.d.Pid())
+func snapshot(s *harness.Site) string {
+	return fmt.Sprint(links(s.Namespace), s.Daemon.MustWeave("ps"), s.Daemon.MustWeave("status", "targets"), s.Daemon.Pid())
 }
 
 // A host on which the daemon cannot run: launch says why, and leaves nothing.
 func TestFaultsOfTheHost(t *testing.T) {
-	_, sites := newSites(t, 1)
+	_, sites := harness.NewSites(t, 1)
 	a := sites[0]
 	dirs := []string{"--run-dir", a.RunDir(), "--state-dir", a.StateDir()}
 	nobody := t.TempDir()
@@ -181,7 +182,7 @@ func TestFaultsOfTheHost(t *testing.T) {
 	}
 	// in runs weave launch behind a prefix of other commands.
 	in := func(prefix string, dirs ...string) testnet.Result {
-		return a.Try("sh", "-c", prefix+` "$@"`, "sh", a.bin, "launch", dirs[0], dirs[1], dirs[2], dirs[3])
+		return a.Try("sh", "-c", prefix+` "$@"`, "sh", a.Bin, "launch", dirs[0], dirs[1], dirs[2], dirs[3])
 	}
 	shell := func(setup string) string { return "exec unshare -m sh -c '" + setup + ` && exec "$@"' sh` }
 
@@ -201,10 +202,10 @@ func TestFaultsOfTheHost(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	wantFault(t, "TCP port taken", a.weave("launch"), exitConflict, "--port")
+	wantFault(t, "TCP port taken", a.Weave("launch"), exitConflict, "--port")
 	tcp.Close()
-	udp := listenUDP(t, a.Namespace, netip.MustParseAddrPort("[::]:6783"))
-	wantFault(t, "UDP port taken", a.weave("launch"), exitConflict, "--port")
+	udp := harness.ListenUDP(t, a.Namespace, netip.MustParseAddrPort("[::]:6783"))
+	wantFault(t, "UDP port taken", a.Weave("launch"), exitConflict, "--port")
 	udp.Close()
 	if err := a.Do(func() (err error) {
 		tcp, err = net.Listen("tcp", "127.0.0.1:6782")
@@ -212,47 +213,47 @@ func TestFaultsOfTheHost(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	wantFault(t, "status port taken", a.weave("launch"), exitConflict, "--status-addr")
+	wantFault(t, "status port taken", a.Weave("launch"), exitConflict, "--status-addr")
 	tcp.Close()
-	wantFault(t, "an address that is not ours", a.weave("launch", "--host", "192.0.2.1"), exitUsage, "--host")
+	wantFault(t, "an address that is not ours", a.Weave("launch", "--host", "192.0.2.1"), exitUsage, "--host")
 	a.Exec("ip", "link", "add", "weave", "type", "veth", "peer", "name", "other")
-	wantFault(t, "a link named like the bridge", a.weave("launch"), exitConflict, "weave")
+	wantFault(t, "a link named like the bridge", a.Weave("launch"), exitConflict, "weave")
 	a.Exec("ip", "link", "del", "weave")
 	a.Exec("ip", "tuntap", "add", "weavetap", "mode", "tap")
-	wantFault(t, "a link named like the router's port", a.weave("launch"), exitConflict, "weavetap")
+	wantFault(t, "a link named like the router's port", a.Weave("launch"), exitConflict, "weavetap")
 	a.Exec("ip", "link", "del", "weavetap")
 
 	// A disk that fills up while the daemon runs.
-	mustSucceed(t, in(shell("mount -t tmpfs -o size=128k,mode=700 none "+a.StateDir()), dirs...))
+	harness.MustSucceed(t, in(shell("mount -t tmpfs -o size=128k,mode=700 none "+a.StateDir()), dirs...))
 	var full testnet.Result
 	for i := 0; i < 20 && full.Code == 0; i++ {
 		targets := []string{"connect"}
 		for j := range 200 {
 			targets = append(targets, fmt.Sprintf("%s%d-%d.example", strings.Repeat("a-long-name.", 18), i, j))
 		}
-		full = a.weave(targets...)
+		full = a.Weave(targets...)
 	}
 	wantFault(t, "a disk that is full now", full, exitFailure, "make room")
-	mustSucceed(t, a.weave("connect", "--replace", "10.77.0.99"))
-	if got := mustSucceed(t, a.weave("status", "targets")); got != "10.77.0.99\n" {
+	harness.MustSucceed(t, a.Weave("connect", "--replace", "10.77.0.99"))
+	if got := harness.MustSucceed(t, a.Weave("status", "targets")); got != "10.77.0.99\n" {
 		t.Errorf("targets %q", got)
 	}
-	mustSucceed(t, a.weave("stop"))
+	harness.MustSucceed(t, a.Weave("stop"))
 
-	mustSucceed(t, a.weave("reset"))
+	harness.MustSucceed(t, a.Weave("reset"))
 	clean(t, a)
 }
 
 // State that cannot be read is put aside, and the daemon starts without it.
 func TestDamagedState(t *testing.T) {
-	_, sites := newSites(t, 2)
+	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
-	pw := passwordFile(t, password)
-	a.launch("--password-file", pw)
-	b.launch("--password-file", pw, a.IP4.String())
-	joined(t, a, b)
+	pw := harness.PasswordFile(t, harness.Password)
+	a.Launch("--password-file", pw)
+	b.Launch("--password-file", pw, a.IP4.String())
+	harness.Joined(t, a, b)
 	for _, damage := range []string{"noise", "cut"} {
-		if code := b.d.Stop(); code != 0 {
+		if code := b.Daemon.Stop(); code != 0 {
 			t.Errorf("stop: exit %d", code)
 		}
 		db := filepath.Join(b.StateDir(), "weave.db")
@@ -269,12 +270,12 @@ func TestDamagedState(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := len(files(b.StateDir()))
-		b.start("--password-file", pw, a.IP4.String())
-		joined(t, a, b)
+		b.Start("--password-file", pw, a.IP4.String())
+		harness.Joined(t, a, b)
 		if after := len(files(b.StateDir())); after != before+1 {
 			t.Errorf("%s: files %q, want one put aside", damage, files(b.StateDir()))
 		}
-		wantLine(t, damage+": log", b.d.Log(), "state is unreadable, starting without it", "weave.db.broken")
+		harness.WantLine(t, damage+": log", b.Daemon.Log(), "state is unreadable, starting without it", "weave.db.broken")
 	}
-	within(t, joinLimit, "traffic", func() bool { return reaches(a.box, b.in4) })
+	harness.Within(t, harness.JoinLimit, "traffic", func() bool { return harness.Reaches(a.Box, b.In4) })
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -40,12 +41,12 @@ func files(dirs ...string) (out []string) {
 }
 
 // clean fails the test if weave left anything on the host.
-func clean(t *testing.T, s *site) {
+func clean(t *testing.T, s *harness.Site) {
 	t.Helper()
 	if got, want := links(s.Namespace), []string{testnet.Uplink, "lo"}; !slices.Equal(got, want) {
 		t.Errorf("links on %s: %q, want %q", s.Label, got, want)
 	}
-	if got, want := links(s.box), []string{"lo"}; !slices.Equal(got, want) {
+	if got, want := links(s.Box), []string{"lo"}; !slices.Equal(got, want) {
 		t.Errorf("links in the container: %q, want %q", got, want)
 	}
 	if got := files(s.RunDir(), s.StateDir()); len(got) > 0 {
@@ -59,15 +60,15 @@ func clean(t *testing.T, s *site) {
 // A reset leaves nothing behind, whatever state the daemon is in, and the host
 // can join again as if it were new.
 func TestReset(t *testing.T) {
-	_, sites := newSites(t, 2)
+	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
-	pw := passwordFile(t, password)
-	a.launch("--password-file", pw)
+	pw := harness.PasswordFile(t, harness.Password)
+	a.Launch("--password-file", pw)
 	join := func() {
-		b.launch("--password-file", pw, a.IP4.String())
-		joined(t, a, b)
+		b.Launch("--password-file", pw, a.IP4.String())
+		harness.Joined(t, a, b)
 		// Its neighbours remember the MAC address that the container had before.
-		took := within(t, 2*time.Second, "traffic", func() bool { return ping(a.box, b.in4, 1, "-W", "0.1").Code == 0 })
+		took := harness.Within(t, 2*time.Second, "traffic", func() bool { return harness.Ping(a.Box, b.In4, 1, "-W", "0.1").Code == 0 })
 		t.Logf("traffic %v after joining", took.Round(time.Millisecond))
 	}
 	for _, tt := range []struct {
@@ -76,20 +77,20 @@ func TestReset(t *testing.T) {
 		args   []string
 	}{
 		{"running", func() {}, []string{"reset"}},
-		{"stopped", func() { b.d.MustWeave("stop") }, []string{"reset"}},
-		{"crashed", func() { b.d.Kill9() }, []string{"reset"}},
-		{"frozen", func() { unix.Kill(b.d.Pid(), unix.SIGSTOP) }, []string{"reset", "--force", "--timeout", "3s"}},
+		{"stopped", func() { b.Daemon.MustWeave("stop") }, []string{"reset"}},
+		{"crashed", func() { b.Daemon.Kill9() }, []string{"reset"}},
+		{"frozen", func() { unix.Kill(b.Daemon.Pid(), unix.SIGSTOP) }, []string{"reset", "--force", "--timeout", "3s"}},
 	} {
 		join()
 		tt.before()
 		start := time.Now()
-		if r := b.weave(tt.args...); r.Code != 0 {
+		if r := b.Weave(tt.args...); r.Code != 0 {
 			t.Errorf("%s: reset: exit %d\n%s", tt.name, r.Code, r.Stderr)
 		}
 		t.Logf("%s: reset in %v", tt.name, time.Since(start).Round(time.Millisecond))
-		b.d.Wait(time.Second)
+		b.Daemon.Wait(time.Second)
 		clean(t, b)
-		if r := b.weave("reset"); r.Code != 0 {
+		if r := b.Weave("reset"); r.Code != 0 {
 			t.Errorf("%s: second reset: exit %d\n%s", tt.name, r.Code, r.Stderr)
 		}
 		clean(t, b)
@@ -99,21 +100,21 @@ func TestReset(t *testing.T) {
 		// A new static key under the old name is taken for a reinstalled host.
 	}
 	join()
-	wantLine(t, "the peer's log", a.d.Log(), "new static key")
+	harness.WantLine(t, "the peer's log", a.Daemon.Log(), "new static key")
 }
 
 // What somebody else breaks is mended, and containers talk again.
 func TestMended(t *testing.T) {
-	_, sites := newSites(t, 2)
+	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
-	pw := passwordFile(t, password)
-	a.launch("--password-file", pw)
-	b.launch("--password-file", pw, a.IP4.String())
+	pw := harness.PasswordFile(t, harness.Password)
+	a.Launch("--password-file", pw)
+	b.Launch("--password-file", pw, a.IP4.String())
 	second := b.Container("second")
-	b.d.MustWeave("attach", "10.55.0.102/24", second.Ref())
-	joined(t, a, b)
-	before := b.d.MustWeave("ps")
-	p := probeOf(t, a, b)
+	b.Daemon.MustWeave("attach", "10.55.0.102/24", second.Ref())
+	harness.Joined(t, a, b)
+	before := b.Daemon.MustWeave("ps")
+	p := harness.ProbeOf(t, a, b)
 	for _, tt := range []struct {
 		name  string
 		args  []string
@@ -126,11 +127,11 @@ func TestMended(t *testing.T) {
 	} {
 		b.Exec("ip", tt.args...)
 		broken := time.Now()
-		within(t, tt.limit, "traffic after "+tt.name, func() bool { return p.answeredSince(broken.Add(100 * time.Millisecond)) })
-		within(t, tt.limit, "the other container after "+tt.name, func() bool { return reaches(second, b.in4) && reaches(a.box, addr("10.55.0.102")) })
-		gap, _ := p.gap(broken)
+		harness.Within(t, tt.limit, "traffic after "+tt.name, func() bool { return p.AnsweredSince(broken.Add(100 * time.Millisecond)) })
+		harness.Within(t, tt.limit, "the other container after "+tt.name, func() bool { return harness.Reaches(second, b.In4) && harness.Reaches(a.Box, addr("10.55.0.102")) })
+		gap, _ := p.Gap(broken)
 		t.Logf("%s: traffic paused for %v", tt.name, gap.Round(time.Millisecond))
-		if after := b.d.MustWeave("ps"); after != before {
+		if after := b.Daemon.MustWeave("ps"); after != before {
 			t.Errorf("%s: ps:\n%swant:\n%s", tt.name, after, before)
 		}
 	}
@@ -138,14 +139,14 @@ func TestMended(t *testing.T) {
 	// Without its TAP device the daemon has nothing to work with: it ends, says so,
 	// and takes up where it was when it is launched again.
 	b.Exec("ip", "link", "del", "weavetap")
-	if code := b.d.Wait(5 * time.Second); code != exitFailure {
+	if code := b.Daemon.Wait(5 * time.Second); code != exitFailure {
 		t.Errorf("exit %d without a TAP device", code)
 	}
-	wantLine(t, "log", b.d.Log(), "weave: ", "TAP device is gone")
-	b.start("--password-file", pw, a.IP4.String())
-	joined(t, a, b)
-	within(t, backLimit, "traffic", func() bool { return reaches(a.box, addr("10.55.0.102")) })
-	if after := b.d.MustWeave("ps"); after != before {
+	harness.WantLine(t, "log", b.Daemon.Log(), "weave: ", "TAP device is gone")
+	b.Start("--password-file", pw, a.IP4.String())
+	harness.Joined(t, a, b)
+	harness.Within(t, backLimit, "traffic", func() bool { return harness.Reaches(a.Box, addr("10.55.0.102")) })
+	if after := b.Daemon.MustWeave("ps"); after != before {
 		t.Errorf("ps:\n%swant:\n%s", after, before)
 	}
 }

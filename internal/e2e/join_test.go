@@ -9,45 +9,46 @@ import (
 	"testing"
 	"time"
 
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
 // Three hosts join with one password; all kinds of traffic cross.
 func TestJoin(t *testing.T) {
-	_, sites := newSites(t, 3)
+	_, sites := harness.NewSites(t, 3)
 	a, b, c := sites[0], sites[1], sites[2]
-	pw := passwordFile(t, password)
+	pw := harness.PasswordFile(t, harness.Password)
 	start := time.Now()
-	a.launch("--password-file", pw)
-	b.launch("--password-file", pw, a.IP4.String())
-	c.launch("--password-file", pw, a.IP4.String(), b.IP4.String()+":6783")
-	joined(t, sites...)
+	a.Launch("--password-file", pw)
+	b.Launch("--password-file", pw, a.IP4.String())
+	c.Launch("--password-file", pw, a.IP4.String(), b.IP4.String()+":6783")
+	harness.Joined(t, sites...)
 	t.Logf("three hosts up and joined in %v", time.Since(start).Round(time.Millisecond))
-	for _, pair := range [][2]*site{{a, b}, {b, c}, {c, a}} {
-		mustPing(t, pair[0].box, pair[1].in4)
-		mustPing(t, pair[0].box, pair[1].in6)
-		mustPing(t, pair[0].box, pair[1].in4, "-s", "5000")
-		mustPing(t, pair[0].box, pair[1].in6, "-s", "5000")
-		mustPing(t, pair[0].box, pair[1].in4, "-s", "60000", "-i", "0.1")
+	for _, pair := range [][2]*harness.Site{{a, b}, {b, c}, {c, a}} {
+		harness.MustPing(t, pair[0].Box, pair[1].In4)
+		harness.MustPing(t, pair[0].Box, pair[1].In6)
+		harness.MustPing(t, pair[0].Box, pair[1].In4, "-s", "5000")
+		harness.MustPing(t, pair[0].Box, pair[1].In6, "-s", "5000")
+		harness.MustPing(t, pair[0].Box, pair[1].In4, "-s", "60000", "-i", "0.1")
 	}
-	for _, to := range []netip.Addr{b.in4, b.in6} {
-		r := stream(t, a.box, b.box, to, 64<<20, 20*time.Second)
-		t.Logf("TCP to %v: %.0f Mb/s, %d segments sent again", to, r.mbps(), r.retrans)
+	for _, to := range []netip.Addr{b.In4, b.In6} {
+		r := harness.Stream(t, a.Box, b.Box, to, 64<<20, 20*time.Second)
+		t.Logf("TCP to %v: %.0f Mb/s, %d segments sent again", to, r.Mbps(), r.Resent)
 	}
-	bigDatagrams(t, a, c, a.in4, c.in4)
-	bigDatagrams(t, a, c, a.in6, c.in6)
+	bigDatagrams(t, a, c, a.In4, c.In4)
+	bigDatagrams(t, a, c, a.In6, c.In6)
 	multicast(t, a, b, c)
 	broadcast(t, a, b, c)
 }
 
 // multicast sends to a group from one container and wants it in the others.
-func multicast(t *testing.T, from *site, to ...*site) {
+func multicast(t *testing.T, from *harness.Site, to ...*harness.Site) {
 	t.Helper()
 	group := &net.UDPAddr{IP: net.IPv4(239, 55, 0, 1), Port: 7001}
 	var rx []*net.UDPConn
 	for _, s := range to {
 		var c *net.UDPConn
-		if err := s.box.Do(func() error {
+		if err := s.Box.Do(func() error {
 			ifi, err := net.InterfaceByName("ethwe")
 			if err != nil {
 				return err
@@ -64,20 +65,20 @@ func multicast(t *testing.T, from *site, to ...*site) {
 }
 
 // broadcast sends to the subnet's broadcast address.
-func broadcast(t *testing.T, from *site, to ...*site) {
+func broadcast(t *testing.T, from *harness.Site, to ...*harness.Site) {
 	t.Helper()
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 55, 0, 255}), 7002)
 	var rx []*net.UDPConn
 	for _, s := range to {
-		rx = append(rx, listenUDP(t, s.box, netip.AddrPortFrom(addr.Addr(), addr.Port())))
+		rx = append(rx, harness.ListenUDP(t, s.Box, netip.AddrPortFrom(addr.Addr(), addr.Port())))
 	}
 	flood(t, from, rx, addr, to)
 }
 
 // flood sends three datagrams and wants each once at each receiver.
-func flood(t *testing.T, from *site, rx []*net.UDPConn, addr netip.AddrPort, to []*site) {
+func flood(t *testing.T, from *harness.Site, rx []*net.UDPConn, addr netip.AddrPort, to []*harness.Site) {
 	t.Helper()
-	tx := listenUDP(t, from.box, netip.AddrPortFrom(from.in4, 0))
+	tx := harness.ListenUDP(t, from.Box, netip.AddrPortFrom(from.In4, 0))
 	buf := make([]byte, 2048)
 	for n := range 3 {
 		want := fmt.Sprintf("to %v: %d", addr, n)
@@ -87,7 +88,7 @@ func flood(t *testing.T, from *site, rx []*net.UDPConn, addr netip.AddrPort, to 
 		for i, c := range rx {
 			c.SetReadDeadline(time.Now().Add(2 * time.Second))
 			n, src, err := c.ReadFromUDPAddrPort(buf)
-			if err != nil || string(buf[:n]) != want || src.Addr().Unmap() != from.in4 {
+			if err != nil || string(buf[:n]) != want || src.Addr().Unmap() != from.In4 {
 				t.Errorf("%s got %q from %v (%v), want %q", to[i].Label, buf[:n], src, err, want)
 			}
 		}
@@ -101,10 +102,10 @@ func flood(t *testing.T, from *site, rx []*net.UDPConn, addr netip.AddrPort, to 
 }
 
 // bigDatagrams sends UDP datagrams that the containers' kernels have to fragment.
-func bigDatagrams(t *testing.T, from, to *site, src, dst netip.Addr) {
+func bigDatagrams(t *testing.T, from, to *harness.Site, src, dst netip.Addr) {
 	t.Helper()
-	rx := listenUDP(t, to.box, netip.AddrPortFrom(dst, 7000))
-	tx := listenUDP(t, from.box, netip.AddrPortFrom(src, 0))
+	rx := harness.ListenUDP(t, to.Box, netip.AddrPortFrom(dst, 7000))
+	tx := harness.ListenUDP(t, from.Box, netip.AddrPortFrom(src, 0))
 	buf := make([]byte, 64<<10)
 	for _, size := range []int{1, 1348, 1349, 1500, 4000, 8972, 20000, 65000} {
 		want := make([]byte, size)
@@ -123,21 +124,21 @@ func bigDatagrams(t *testing.T, from, to *site, src, dst netip.Addr) {
 
 // An underlay may have IPv6 only.
 func TestJoinOverIPv6(t *testing.T) {
-	_, sites := newSites(t, 2)
+	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
 	for _, s := range sites {
 		s.Exec("ip", "-4", "addr", "flush", "dev", testnet.Uplink)
 	}
-	pw := passwordFile(t, password)
-	a.launch("--password-file", pw)
-	b.launch("--password-file", pw, "["+a.IP6.String()+"]:6783")
-	joined(t, sites...)
-	conn, _ := b.to(a)
+	pw := harness.PasswordFile(t, harness.Password)
+	a.Launch("--password-file", pw)
+	b.Launch("--password-file", pw, "["+a.IP6.String()+"]:6783")
+	harness.Joined(t, sites...)
+	conn, _ := b.To(a)
 	if !conn.Encrypted || conn.MTU < 1376 {
 		t.Errorf("connection %+v", conn)
 	}
-	mustPing(t, a.box, b.in4)
-	mustPing(t, a.box, b.in6, "-s", "5000")
-	r := stream(t, b.box, a.box, a.in6, 32<<20, 20*time.Second)
-	t.Logf("TCP over an IPv6 underlay: %.0f Mb/s", r.mbps())
+	harness.MustPing(t, a.Box, b.In4)
+	harness.MustPing(t, a.Box, b.In6, "-s", "5000")
+	r := harness.Stream(t, b.Box, a.Box, a.In6, 32<<20, 20*time.Second)
+	t.Logf("TCP over an IPv6 underlay: %.0f Mb/s", r.Mbps())
 }

@@ -14,6 +14,7 @@ import (
 
 	"weave/crypto/handshake"
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -24,20 +25,20 @@ const refuseLimit = 10*time.Second + time.Second
 // All who cannot take part knock at one host at the same time. Each is told, and
 // shown at both ends, why; meanwhile an honest host joins and works.
 func TestRefused(t *testing.T) {
-	lab, sites := newSites(t, 5)
+	lab, sites := harness.NewSites(t, 5)
 	a, wrong, without, open, honest := sites[0], sites[1], sites[2], sites[3], sites[4]
-	pw := passwordFile(t, password)
-	a.launch("--password-file", pw)
+	pw := harness.PasswordFile(t, harness.Password)
+	a.Launch("--password-file", pw)
 	strangers := startStrangers(t, lab, a)
-	wrong.start("--password-file", passwordFile(t, "not that one, but this"), a.IP4.String())
-	without.start(a.IP4.String())
-	open.start()
+	wrong.Start("--password-file", harness.PasswordFile(t, "not that one, but this"), a.IP4.String())
+	without.Start(a.IP4.String())
+	open.Start()
 	start := time.Now()
-	a.d.MustWeave("connect", open.IP4.String())
-	honest.launch("--password-file", pw, a.IP4.String())
+	a.Daemon.MustWeave("connect", open.IP4.String())
+	honest.Launch("--password-file", pw, a.IP4.String())
 
 	refusals := []struct {
-		at, from *site
+		at, from *harness.Site
 		outbound bool
 		text     string
 	}{
@@ -50,55 +51,55 @@ func TestRefused(t *testing.T) {
 	}
 	for _, r := range refusals {
 		what := fmt.Sprintf("%s, refused by %s: %q", r.at.Label, r.from.Label, r.text)
-		took := within(t, refuseLimit, what, func() bool { return r.at.refusal(r.from.IP4, r.outbound, r.text) })
+		took := harness.Within(t, refuseLimit, what, func() bool { return refusal(r.at, r.from.IP4, r.outbound, r.text) })
 		t.Logf("%s %v after it could have been known", what, took.Round(time.Millisecond))
 	}
 	t.Logf("all passwords refused %v after the start", time.Since(start).Round(time.Millisecond))
-	took := within(t, refuseLimit, "the honest host's connection", func() bool { _, ok := a.to(honest); return ok })
+	took := harness.Within(t, refuseLimit, "the honest host's connection", func() bool { _, ok := a.To(honest); return ok })
 	t.Logf("the honest host is in after %v more", took.Round(time.Millisecond))
-	mustPing(t, honest.box, a.in4)
-	stream(t, honest.box, a.box, a.in4, 16<<20, 10*time.Second)
+	harness.MustPing(t, honest.Box, a.In4)
+	harness.Stream(t, honest.Box, a.Box, a.In4, 16<<20, 10*time.Second)
 
 	strangers.check(t, a)
 	for _, r := range refusals {
 		words := []string{"connection refused", r.text, r.from.IP4.String()}
-		wantLine(t, "log of "+r.at.Label, r.at.d.Log(), words...)
-		wantLine(t, "status of "+r.at.Label, r.at.d.MustWeave("status", "connections"), r.from.IP4.String(), "failed", r.text)
+		harness.WantLine(t, "log of "+r.at.Label, r.at.Daemon.Log(), words...)
+		harness.WantLine(t, "status of "+r.at.Label, r.at.Daemon.MustWeave("status", "connections"), r.from.IP4.String(), "failed", r.text)
 	}
 	// Those who dialed try again, ever more slowly.
-	for _, s := range []*site{wrong, without} {
-		if r := s.weave("status", "--check"); r.Code != 8 {
+	for _, s := range []*harness.Site{wrong, without} {
+		if r := s.Weave("status", "--check"); r.Code != 8 {
 			t.Errorf("status --check on %s: exit %d", s.Label, r.Code)
 		}
 	}
 	elapsed := time.Since(start)
-	tries := metrics(t, a).sum(`weave_connections_refused_total{reason="wrong password"}`)
+	tries := harness.ScrapeMetrics(t, a).Sum(`weave_connections_refused_total{reason="wrong password"}`)
 	if most := 2 + elapsed.Seconds()/2; tries < 2 || tries > most {
 		t.Errorf("%v tries with the wrong password in %v, want 2 to %.0f", tries, elapsed, most)
 	}
 	t.Logf("%v tries with the wrong password in %v", tries, elapsed.Round(time.Second))
-	for _, s := range []*site{wrong, without, open} {
-		if n := s.established(); n != 0 {
+	for _, s := range []*harness.Site{wrong, without, open} {
+		if n := s.Established(); n != 0 {
 			t.Errorf("%s has %d connections", s.Label, n)
 		}
 	}
 
 	// With the right password the host is in, and its failures are history. Those
 	// who still knock do not degrade the network.
-	wrong.d.MustWeave("stop")
-	wrong.start("--password-file", pw, a.IP4.String())
-	joined(t, a, wrong)
-	if a.refusal(wrong.IP4, false, refusals[0].text) {
-		t.Errorf("still shown as refused:\n%s", a.d.MustWeave("status", "connections"))
+	wrong.Daemon.MustWeave("stop")
+	wrong.Start("--password-file", pw, a.IP4.String())
+	harness.Joined(t, a, wrong)
+	if refusal(a, wrong.IP4, false, refusals[0].text) {
+		t.Errorf("still shown as refused:\n%s", a.Daemon.MustWeave("status", "connections"))
 	}
-	a.d.MustWeave("forget", open.IP4.String())
-	a.d.MustWeave("status", "--check")
+	a.Daemon.MustWeave("forget", open.IP4.String())
+	a.Daemon.MustWeave("status", "--check")
 }
 
 // refusal looks for a failed connection with that error; one that was dialed has
 // a time for the next try.
-func (s *site) refusal(from netip.Addr, outbound bool, text string) bool {
-	for _, c := range s.conns() {
+func refusal(s *harness.Site, from netip.Addr, outbound bool, text string) bool {
+	for _, c := range s.Conns() {
 		if strings.HasPrefix(c.Address, from.String()) && c.Outbound == outbound && c.State == api.StateFailed && c.Error == text {
 			return !outbound || c.Retry.After(time.Now().Add(-time.Second))
 		}
@@ -124,7 +125,7 @@ type stranger struct {
 }
 
 // startStrangers lets them all knock at once.
-func startStrangers(t *testing.T, lab *testnet.Lab, at *site) *strangers {
+func startStrangers(t *testing.T, lab *testnet.Lab, at *harness.Site) *strangers {
 	t.Helper()
 	s := &strangers{all: []*stranger{
 		{name: "garbage", text: "the other end is not a weave peer", act: func(c net.Conn) error {
@@ -206,17 +207,17 @@ func (x *stranger) run(c net.Conn) {
 }
 
 // check waits for all and looks at what the daemon says of them.
-func (s *strangers) check(t *testing.T, at *site) {
+func (s *strangers) check(t *testing.T, at *harness.Site) {
 	t.Helper()
 	s.done.Wait()
-	status := at.d.MustWeave("status", "connections")
+	status := at.Daemon.MustWeave("status", "connections")
 	for _, x := range s.all {
 		if x.err != nil || x.took > refuseLimit {
 			t.Errorf("%s: closed after %v, %v", x.name, x.took, x.err)
 		}
 		t.Logf("%s: closed after %v", x.name, x.took.Round(time.Millisecond))
-		wantLine(t, "status", status, "<- "+x.from.String(), "failed", x.text)
-		wantLine(t, "log", at.d.Log(), "connection refused", x.from.String(), x.text)
+		harness.WantLine(t, "status", status, "<- "+x.from.String(), "failed", x.text)
+		harness.WantLine(t, "log", at.Daemon.Log(), "connection refused", x.from.String(), x.text)
 	}
 }
 
@@ -226,7 +227,7 @@ func machine() (*handshake.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return handshake.New(handshake.Config{Initiator: true, Static: key, PSK: handshake.PSKFromPassword([]byte(password)), Offer: []byte("offer")})
+	return handshake.New(handshake.Config{Initiator: true, Static: key, PSK: handshake.PSKFromPassword([]byte(harness.Password)), Offer: []byte("offer")})
 }
 
 // opening is the first thing a peer sends.

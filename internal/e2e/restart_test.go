@@ -1,25 +1,14 @@
 package e2e_test
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weave/internal/e2e/harness"
 )
-
-const probePort = 7200
-
-// probeOf starts an echo on one site and probes it from another.
-func probeOf(t *testing.T, from, to *site) *probe {
-	t.Helper()
-	at := netip.AddrPortFrom(to.in4, probePort)
-	echo(t, to.box, at)
-	p := startProbe(t, from.box, at)
-	within(t, joinLimit, "the first probe's answer", func() bool { return p.answeredSince(time.Time{}) })
-	return p
-}
 
 // backLimit is within what time a link has to be back after a crash.
 const backLimit = 5 * time.Second
@@ -29,37 +18,37 @@ const backLimit = 5 * time.Second
 func TestKillAndRelaunch(t *testing.T) {
 	for name, victim := range map[string]int{"the end that dials": 1, "the end that is dialed": 0} {
 		t.Run(name, func(t *testing.T) {
-			_, sites := newSites(t, 2)
+			_, sites := harness.NewSites(t, 2)
 			a, b := sites[0], sites[1]
-			pw := passwordFile(t, password)
-			flags := map[*site][]string{a: {"--password-file", pw}, b: {"--password-file", pw, a.IP4.String()}}
-			a.launch(flags[a]...)
-			b.launch(flags[b]...)
-			joined(t, a, b)
-			p := probeOf(t, a, b)
+			pw := harness.PasswordFile(t, harness.Password)
+			flags := map[*harness.Site][]string{a: {"--password-file", pw}, b: {"--password-file", pw, a.IP4.String()}}
+			a.Launch(flags[a]...)
+			b.Launch(flags[b]...)
+			harness.Joined(t, a, b)
+			p := harness.ProbeOf(t, a, b)
 			v, other := sites[victim], sites[1-victim]
-			before := mustSucceed(t, v.weave("ps"))
-			pid := other.d.Pid()
-			log := len(other.d.Log())
+			before := harness.MustSucceed(t, v.Weave("ps"))
+			pid := other.Daemon.Pid()
+			log := len(other.Daemon.Log())
 
-			v.d.Kill9()
+			v.Daemon.Kill9()
 			killed := time.Now()
 			time.Sleep(500 * time.Millisecond) // as if a service manager started it again
-			v.start(flags[v]...)
+			v.Start(flags[v]...)
 			started := time.Now()
-			within(t, backLimit, "traffic again", func() bool { return p.answeredSince(started) })
+			harness.Within(t, backLimit, "traffic again", func() bool { return p.AnsweredSince(started) })
 			t.Logf("traffic flows %v after the relaunched daemon answers, %v after the kill", time.Since(started).Round(time.Millisecond), time.Since(killed).Round(time.Millisecond))
-			joined(t, a, b)
-			if after := mustSucceed(t, v.weave("ps")); after != before {
+			harness.Joined(t, a, b)
+			if after := harness.MustSucceed(t, v.Weave("ps")); after != before {
 				t.Errorf("ps:\n%swant:\n%s", after, before)
 			}
-			mustPing(t, a.box, b.in6)
-			stream(t, a.box, b.box, b.in4, 4<<20, 5*time.Second)
-			if other.d.Pid() != pid || strings.Contains(other.d.Log()[log:], `"level":"ERROR"`) {
-				t.Errorf("the peer's log:\n%s", other.d.Log()[log:])
+			harness.MustPing(t, a.Box, b.In6)
+			harness.Stream(t, a.Box, b.Box, b.In4, 4<<20, 5*time.Second)
+			if other.Daemon.Pid() != pid || strings.Contains(other.Daemon.Log()[log:], `"level":"ERROR"`) {
+				t.Errorf("the peer's log:\n%s", other.Daemon.Log()[log:])
 			}
-			if strings.Contains(v.d.Log(), "no such bridge") {
-				t.Errorf("the relaunched daemon's log:\n%s", v.d.Log())
+			if strings.Contains(v.Daemon.Log(), "no such bridge") {
+				t.Errorf("the relaunched daemon's log:\n%s", v.Daemon.Log())
 			}
 		})
 	}
@@ -68,90 +57,90 @@ func TestKillAndRelaunch(t *testing.T) {
 // A stop leaves the host's containers talking to each other; --resume takes up
 // the targets.
 func TestStopAndResume(t *testing.T) {
-	lab, sites := newSites(t, 2)
+	lab, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
-	pw := passwordFile(t, password)
-	a.launch("--password-file", pw)
-	b.launch("--password-file", pw, a.IP4.String())
+	pw := harness.PasswordFile(t, harness.Password)
+	a.Launch("--password-file", pw)
+	b.Launch("--password-file", pw, a.IP4.String())
 	second := b.Container("second")
-	b.d.MustWeave("attach", "10.55.0.102/24", second.Ref())
-	b.d.MustWeave("connect", "192.0.2.9")
-	joined(t, a, b)
-	before := b.d.MustWeave("ps")
-	targets := b.d.MustWeave("status", "targets")
+	b.Daemon.MustWeave("attach", "10.55.0.102/24", second.Ref())
+	b.Daemon.MustWeave("connect", "192.0.2.9")
+	harness.Joined(t, a, b)
+	before := b.Daemon.MustWeave("ps")
+	targets := b.Daemon.MustWeave("status", "targets")
 
-	b.d.MustWeave("stop")
-	if code := b.d.Wait(time.Second); code != 0 {
+	b.Daemon.MustWeave("stop")
+	if code := b.Daemon.Wait(time.Second); code != 0 {
 		t.Errorf("the stopped daemon's exit code is %d", code)
 	}
-	if r := b.weave("status"); r.Code != 3 {
+	if r := b.Weave("status"); r.Code != 3 {
 		t.Errorf("status after stop: exit %d, %q", r.Code, r.Stderr)
 	}
-	if r := b.weave("stop"); r.Code != 3 {
+	if r := b.Weave("stop"); r.Code != 3 {
 		t.Errorf("stop after stop: exit %d, %q", r.Code, r.Stderr)
 	}
-	mustPing(t, b.box, addr("10.55.0.102"))
-	within(t, 2*time.Second, "the peer noticing", func() bool { return a.established() == 0 })
-	wantLine(t, "the peer's log", a.d.Log(), "connection closed", "peer stopped")
+	harness.MustPing(t, b.Box, addr("10.55.0.102"))
+	harness.Within(t, 2*time.Second, "the peer noticing", func() bool { return a.Established() == 0 })
+	harness.WantLine(t, "the peer's log", a.Daemon.Log(), "connection closed", "peer stopped")
 
-	b.start("--password-file", pw, "--resume")
-	joined(t, a, b)
-	if after := b.d.MustWeave("ps"); after != before {
+	b.Start("--password-file", pw, "--resume")
+	harness.Joined(t, a, b)
+	if after := b.Daemon.MustWeave("ps"); after != before {
 		t.Errorf("ps:\n%swant:\n%s", after, before)
 	}
-	if after := b.d.MustWeave("status", "targets"); after != targets {
+	if after := b.Daemon.MustWeave("status", "targets"); after != targets {
 		t.Errorf("targets:\n%swant:\n%s", after, targets)
 	}
-	mustPing(t, a.box, b.in4)
-	mustPing(t, a.box, addr("10.55.0.102"))
+	harness.MustPing(t, a.Box, b.In4)
+	harness.MustPing(t, a.Box, addr("10.55.0.102"))
 
 	// SIGTERM is a stop too, whatever the daemon is doing.
 	lab.Cut(a.Host, b.Host)
 	start := time.Now()
-	if code := b.d.Stop(); code != 0 {
+	if code := b.Daemon.Stop(); code != 0 {
 		t.Errorf("SIGTERM: exit %d", code)
 	}
 	t.Logf("stopped with a cut underlay in %v", time.Since(start).Round(time.Millisecond))
-	mustPing(t, b.box, addr("10.55.0.102"))
+	harness.MustPing(t, b.Box, addr("10.55.0.102"))
 }
 
 // A daemon that stood still for a while goes on as if nothing had been, also when
 // it stood still for so long that its peer gave it up.
 func TestFrozenPeer(t *testing.T) {
-	_, sites := newSites(t, 4)
-	pw := passwordFile(t, password)
+	_, sites := harness.NewSites(t, 4)
+	pw := harness.PasswordFile(t, harness.Password)
 	pairs := []struct {
-		frozen, peer *site
+		frozen, peer *harness.Site
 		freeze, back time.Duration
-		probe        *probe
+		probe        *harness.Probe
 	}{
 		{frozen: sites[0], peer: sites[1], freeze: 5 * time.Second, back: 2 * time.Second},
 		{frozen: sites[2], peer: sites[3], freeze: 18 * time.Second, back: backLimit},
 	}
 	for i := range pairs {
 		p := &pairs[i]
-		p.frozen.launch("--password-file", pw)
-		p.peer.launch("--password-file", pw, p.frozen.IP4.String())
-		joined(t, p.frozen, p.peer)
-		p.probe = probeOf(t, p.peer, p.frozen)
+		p.frozen.Launch("--password-file", pw)
+		p.peer.Launch("--password-file", pw, p.frozen.IP4.String())
+		harness.Joined(t, p.frozen, p.peer)
+		p.probe = harness.ProbeOf(t, p.peer, p.frozen)
 	}
 	start := time.Now()
 	for _, p := range pairs {
-		unix.Kill(p.frozen.d.Pid(), unix.SIGSTOP)
+		unix.Kill(p.frozen.Daemon.Pid(), unix.SIGSTOP)
 	}
 	for _, p := range pairs {
 		time.Sleep(p.freeze - time.Since(start))
 		states := connStates(p.peer)
-		unix.Kill(p.frozen.d.Pid(), unix.SIGCONT)
+		unix.Kill(p.frozen.Daemon.Pid(), unix.SIGCONT)
 		thawed := time.Now()
-		within(t, p.back, "traffic again", func() bool { return p.probe.answeredSince(thawed) })
+		harness.Within(t, p.back, "traffic again", func() bool { return p.probe.AnsweredSince(thawed) })
 		t.Logf("frozen for %v (its peer then says %q): traffic flows %v later", p.freeze, states, time.Since(thawed).Round(time.Millisecond))
-		joined(t, p.frozen, p.peer)
+		harness.Joined(t, p.frozen, p.peer)
 	}
 }
 
-func connStates(s *site) (out []string) {
-	for _, c := range s.conns() {
+func connStates(s *harness.Site) (out []string) {
+	for _, c := range s.Conns() {
 		out = append(out, string(c.State)+" "+c.Error)
 	}
 	return out

@@ -3,22 +3,24 @@ package e2e_test
 import (
 	"testing"
 	"time"
+
+	"weave/internal/e2e/harness"
 )
 
 // The uplink is pulled out and plugged in again.
 func TestUnplugged(t *testing.T) {
-	_, sites := newSites(t, 2)
+	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
-	pw := passwordFile(t, password)
-	a.launch("--password-file", pw)
-	b.launch("--password-file", pw, a.IP4.String())
-	joined(t, a, b)
-	p := probeOf(t, a, b)
+	pw := harness.PasswordFile(t, harness.Password)
+	a.Launch("--password-file", pw)
+	b.Launch("--password-file", pw, a.IP4.String())
+	harness.Joined(t, a, b)
+	p := harness.ProbeOf(t, a, b)
 	b.Unplug()
 	time.Sleep(3 * time.Second)
 	b.Plug()
 	plugged := time.Now()
-	within(t, backLimit, "traffic again", func() bool { return p.answeredSince(plugged) })
+	harness.Within(t, backLimit, "traffic again", func() bool { return p.AnsweredSince(plugged) })
 	t.Logf("unplugged for 3 s: traffic flows %v after plugging in", time.Since(plugged).Round(time.Millisecond))
-	joined(t, a, b)
+	harness.Joined(t, a, b)
 }

@@ -5,19 +5,18 @@ import (
 	"encoding/json"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
 const (
-	joinLimit = 10 * time.Second // for hosts to know one another
-	pollEvery = 20 * time.Millisecond
+	joinLimit = harness.JoinLimit // for hosts to know one another
+	pollEvery = harness.PollEvery
 
 	// replyLimit is by when every request for an address has its answer.
 	replyLimit = 5*time.Second + processTime
@@ -45,10 +44,7 @@ type site struct {
 func newSites(t *testing.T, n int) (*testnet.Lab, []*site) {
 	t.Helper()
 	lab := testnet.New(t)
-	pw := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(pw, []byte("xeroxed-quokka-71-pagoda-92\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	pw := harness.PasswordFile(t, harness.Password)
 	bin := testnet.Binary(t)
 	sites := make([]*site, n)
 	for i := range sites {
@@ -101,12 +97,7 @@ func joined(t *testing.T, sites ...*site) {
 // ask asks a daemon without the cost of a process; the zero value if it does not
 // answer.
 func ask[T any](s *site, question func(*api.Client, context.Context) (T, error)) T {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	c := api.NewClient(s.RunDir())
-	defer c.Close()
-	v, _ := question(c, ctx)
-	return v
+	return harness.Ask(s.Host, question)
 }
 
 // weave runs a command and wants it to succeed.
@@ -184,29 +175,13 @@ func mustReach(t *testing.T, from *testnet.Namespace, to netip.Addr) {
 // within waits until cond holds and returns how long it took.
 func within(t *testing.T, limit time.Duration, what string, cond func() bool) time.Duration {
 	t.Helper()
-	start := time.Now()
-	for !cond() {
-		if time.Since(start) > limit {
-			t.Fatalf("%s: not within %v", what, limit)
-		}
-		time.Sleep(pollEvery)
-	}
-	return time.Since(start).Round(time.Millisecond)
+	return harness.Within(t, limit, what, cond)
 }
 
 // wantLine looks for a line with all the words.
 func wantLine(t *testing.T, text string, words ...string) {
 	t.Helper()
-	for line := range strings.Lines(text) {
-		all := true
-		for _, w := range words {
-			all = all && strings.Contains(line, w)
-		}
-		if all {
-			return
-		}
-	}
-	t.Errorf("no line with %q in:\n%s", words, text)
+	harness.WantLine(t, "output", text, words...)
 }
 
 func trim(s string) string { return strings.TrimSpace(s) }

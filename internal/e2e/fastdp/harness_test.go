@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,14 +11,14 @@ import (
 	"time"
 
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
 const (
 	joinLimit = 15 * time.Second
-	pollEvery = 20 * time.Millisecond
 	vxlanPort = "6784"
-	password  = "xeroxed-quokka-71-pagoda-92"
+	password  = harness.Password
 )
 
 // site is a host with a daemon and a container.
@@ -63,14 +61,7 @@ func up(a, b *site, args ...string) {
 
 // conn returns the connection to the other site.
 func (s *site) conn() (out api.Connection) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	c := api.NewClient(s.RunDir())
-	defer c.Close()
-	got, err := c.Connections(ctx)
-	if err != nil {
-		return out
-	}
+	got := harness.Ask(s.Host, (*api.Client).Connections)
 	if i := slices.IndexFunc(got.Connections, func(c api.Connection) bool { return c.State == api.StateEstablished }); i >= 0 {
 		return got.Connections[i]
 	}
@@ -92,14 +83,7 @@ func on(t *testing.T, path string, limit time.Duration, sites ...*site) time.Dur
 
 func within(t *testing.T, limit time.Duration, what string, cond func() bool) time.Duration {
 	t.Helper()
-	start := time.Now()
-	for !cond() {
-		if time.Since(start) > limit {
-			t.Fatalf("%s: not after %v", what, limit)
-		}
-		time.Sleep(pollEvery)
-	}
-	return time.Since(start)
+	return harness.Within(t, limit, what, cond)
 }
 
 // pings reports how many of n full-size pings, every interval seconds, got no answer.
@@ -187,11 +171,7 @@ func block(more string, at ...*site) (undo func()) {
 
 func passwordFile(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(path, []byte(password+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return harness.PasswordFile(t, password)
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
