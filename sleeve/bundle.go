@@ -50,11 +50,8 @@ func (t *txLane) sealBundle() {
 		m := meta{kind: kindBundle}
 		m.put(b.buf[meta1:])
 	}
-	start, flags := meta1, uint16(0)
-	if b.rt != t.link.route {
-		start -= routeLen
-		_, flags = t.prefix(b.buf[start:], b.rt)
-	}
+	start := meta1 - t.routeLen(b.rt)
+	_, flags := t.prefix(b.buf[start:], b.rt)
 	plaintext := b.buf[start:b.n]
 	b.n, b.frames = 0, 0
 	t.seal(flags, plaintext)

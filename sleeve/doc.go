@@ -20,7 +20,10 @@
 // the link (origin = sender, dest = receiver):
 //
 //	0      6 origin peer name
-//	6      6 destination peer name
+//	6      6 destination peer name, zero for a flood
+//
+// If bit 1 (FLOODED) is set, there is no route, and the frame is a flood of the
+// sender's. Both bits are never set together.
 //
 // Then comes a meta of 8 bytes, then data:
 //

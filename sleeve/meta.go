@@ -26,8 +26,11 @@ const (
 	metaECN       = 4
 )
 
-// flagRelayed is bit 0 of the envelope's flags: a route precedes the meta.
-const flagRelayed uint16 = 1
+// The envelope's flags; at most one is set.
+const (
+	flagRelayed uint16 = 1 // a route precedes the meta
+	flagFlooded uint16 = 2 // a flood of the sender's own
+)
 
 const (
 	metaLen  = 8
@@ -204,12 +207,13 @@ func putRoute(p []byte, rt peer.Route) {
 	copy(p[peer.NameLen:], d[:])
 }
 
-// parseRoute takes the route off a plaintext of a RELAYED datagram.
+// parseRoute takes the route off a plaintext of a RELAYED datagram; that of a flood
+// has no destination.
 func parseRoute(p []byte) (rt peer.Route, rest []byte, ok bool) {
 	if len(p) < routeLen {
 		return peer.Route{}, nil, false
 	}
 	rt.Origin = peer.NameFromBytes([peer.NameLen]byte(p))
 	rt.Dest = peer.NameFromBytes([peer.NameLen]byte(p[peer.NameLen:]))
-	return rt, p[routeLen:], !rt.Origin.IsZero() && !rt.Dest.IsZero()
+	return rt, p[routeLen:], !rt.Origin.IsZero()
 }

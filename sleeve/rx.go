@@ -191,6 +191,8 @@ func (l *Link) parse(h session.Header, p []byte) (r record, ok bool) {
 	r.counter, r.rt = h.Counter, l.back
 	switch h.Flags {
 	case 0:
+	case flagFlooded:
+		r.rt.Dest = peer.Name{}
 	case flagRelayed:
 		if r.rt, p, ok = parseRoute(p); !ok {
 			return r, false

@@ -139,11 +139,23 @@ func (t *txLane) drop(r reason) { t.tx.drops[r].Add(1) }
 
 // prefix writes what stands in front of the meta and returns its length.
 func (t *txLane) prefix(p []byte, rt peer.Route) (n int, flags uint16) {
-	if rt == t.link.route {
+	if n = t.routeLen(rt); n == 0 {
+		if rt.Dest.IsZero() {
+			return 0, flagFlooded
+		}
 		return 0, 0
 	}
 	putRoute(p, rt)
-	return routeLen, flagRelayed
+	return n, flagRelayed
+}
+
+// routeLen is how many bytes say what the link does not: nothing if the frame is
+// this peer's own, for the link's peer or for all.
+func (t *txLane) routeLen(rt peer.Route) int {
+	if rt.Origin == t.link.route.Origin && (rt.Dest == t.link.route.Dest || rt.Dest.IsZero()) {
+		return 0
+	}
+	return routeLen
 }
 
 // super sends a frame of several segments, with a header of tmplLen bytes.
@@ -236,10 +248,7 @@ func (t *txLane) plain(rt peer.Route, off ether.Offload, buf []byte, head int) {
 		t.drop(dropBadOffload)
 		return
 	}
-	pre := 0
-	if rt != t.link.route {
-		pre = routeLen
-	}
+	pre := t.routeLen(rt)
 	n := len(buf) - head
 	switch {
 	case pre+metaLen+n > t.room && !t.resegment(rt, off, buf, head):
@@ -327,10 +336,7 @@ func (t *txLane) tooBig(rt peer.Route, frame []byte) (mtu int, tooBig bool) {
 	case l.IPVersion == 0 || !ether.IPv4(frame[l.L3:]).DontFragment():
 		return 0, false
 	}
-	mtu = t.room - metaLen - l.L3
-	if rt != t.link.route {
-		mtu -= routeLen
-	}
+	mtu = t.room - t.routeLen(rt) - metaLen - l.L3
 	return max(mtu, least), l.End-l.L3 > least
 }
 

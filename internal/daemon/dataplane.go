@@ -95,6 +95,7 @@ func (dp *dataplane) setView(v mesh.View, log *slog.Logger) {
 		Local:      v.Local,
 		Unicast:    map[peer.Name][]forward.Hop{},
 		Broadcast:  map[peer.Name][]forward.Hop{},
+		Parent:     v.Routes.Parent,
 	}
 	for dest, via := range v.Routes.Unicast {
 		if h := hops[via]; h != nil {

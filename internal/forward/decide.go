@@ -31,6 +31,9 @@ type Snapshot struct {
 	Local      peer.Name
 	Unicast    map[peer.Name][]Hop // destination → exactly one hop
 	Broadcast  map[peer.Name][]Hop // origin (Local included) → hops, maybe none
+	// Parent maps the other origins to the neighbour that their floods come from, on
+	// the tree that Broadcast is of. Floods from elsewhere are dropped.
+	Parent map[peer.Name]peer.Name
 }
 
 // Source says where a frame comes from. The zero Source is the local bridge.
@@ -53,10 +56,11 @@ const (
 	DropBadSource        // source address is a group, or zero
 	DropShort            // shorter than an Ethernet header
 	DropReturned         // a relayed frame that would go back where it came from
+	DropOffTree          // a flood from a neighbour that is not the parent in its origin's tree, or has just become it
 	numReasons
 )
 
-var reasonNames = [numReasons]string{"", "link_local", "local", "loop", "no_route", "no_peers", "bad_source", "short", "returned"}
+var reasonNames = [numReasons]string{"", "link_local", "local", "loop", "no_route", "no_peers", "bad_source", "short", "returned", "off_tree"}
 
 // String is the reason's name in metrics and reports.
 func (r Reason) String() string { return reasonNames[r] }
@@ -68,7 +72,7 @@ func DropReasons() []string { return slices.Clone(reasonNames[1:]) }
 type Verdict struct {
 	Drop    Reason
 	Deliver bool      // put it on the local bridge
-	Flood   bool      // Hops are each their frame's destination; else Dest is
+	Flood   bool      // Dest is zero; the frame goes to all Hops
 	Dest    peer.Name // destination peer of a unicast frame
 	Hops    []Hop     // neighbours to send it to; belongs to the snapshot
 }
@@ -110,7 +114,8 @@ func (s *Switch) decideLocal(snap *Snapshot, srcMAC, dstMAC ether.MAC, now int64
 }
 
 func (s *Switch) decideRemote(snap *Snapshot, src Source, srcMAC, dstMAC ether.MAC, now int64) Verdict {
-	if src.Route.Dest != snap.Local {
+	flooded := src.Route.Dest.IsZero()
+	if !flooded && src.Route.Dest != snap.Local {
 		v := unicast(snap, src.Route.Dest)
 		if len(v.Hops) > 0 && v.Hops[0].Peer == src.Neighbour {
 			return Verdict{Drop: DropReturned}
@@ -123,12 +128,18 @@ func (s *Switch) decideRemote(snap *Snapshot, src Source, srcMAC, dstMAC ether.M
 	if srcMAC.IsMulticast() || srcMAC == (ether.MAC{}) {
 		return Verdict{Drop: DropBadSource}
 	}
-	if src.Route.Origin == snap.Local || !s.learn(srcMAC, src.Route.Origin, now) {
+	if src.Route.Origin == snap.Local {
+		return Verdict{Drop: DropLoop}
+	}
+	if flooded && snap.Parent[src.Route.Origin] != src.Neighbour {
+		return Verdict{Drop: DropOffTree} // before anything is learned from it
+	}
+	if !s.learn(srcMAC, src.Route.Origin, now) {
 		return Verdict{Drop: DropLoop}
 	}
 	v := Verdict{Deliver: true}
 	if !dstMAC.IsMulticast() {
-		if _, known := s.macs.lookup(dstMAC); known {
+		if owner, ok := s.macs.lookup(dstMAC); ok && owner == snap.Local {
 			return v
 		}
 	}

@@ -11,6 +11,13 @@
 // What the workers look at is immutable or atomic: the mesh's routes are one
 // [Snapshot] behind one pointer, the MAC table is read without a lock.
 //
+// # Floods
+//
+// Broadcasts, multicasts, and frames for addresses that nobody has heard from go along
+// a tree of the peer that they come from at first, so that each peer gets them once. A
+// peer takes them from its parent in that tree only; when the tree changes it would
+// rather take none for a moment than one twice (see trees).
+//
 // # MAC addresses
 //
 // The switch is the only authority on where a MAC lives. A MAC is learned at a

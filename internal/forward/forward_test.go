@@ -148,6 +148,7 @@ func routes(k2, k3 Path) *Snapshot {
 		Local:     self,
 		Unicast:   map[peer.Name][]Hop{p2: {h2}, p3: {h3}, p4: {h3}},
 		Broadcast: map[peer.Name][]Hop{self: {h2, h3}, p2: {h3}},
+		Parent:    map[peer.Name]peer.Name{p2: p2, p3: p3, p4: p3},
 	}
 }
 
@@ -179,6 +180,12 @@ func TestDecide(t *testing.T) {
 		{name: "relayed back", src: from(p3, p3, p4), smac: macB, dmac: macC, want: Verdict{Drop: DropReturned}},
 		{name: "relay to nowhere", src: from(p2, p2, name("::9")), smac: macB, dmac: macC, want: Verdict{Drop: DropNoRoute}},
 		{name: "our own frame came back", src: from(p2, self, self), smac: macA, dmac: macC, want: Verdict{Drop: DropLoop}},
+		{name: "flood on its tree", src: from(p3, p4, peer.Name{}), smac: macC, dmac: ether.Broadcast, want: Verdict{Deliver: true, Flood: true}},
+		{name: "flood off its tree", src: from(p2, p4, peer.Name{}), smac: macB, dmac: ether.Broadcast, want: Verdict{Drop: DropOffTree}},
+		{name: "flood of an unknown origin", src: from(p2, name("::9"), peer.Name{}), smac: macB, dmac: ether.Broadcast, want: Verdict{Drop: DropOffTree}},
+		{name: "what floods off their tree say is not learned", smac: macA, dmac: macB, want: Verdict{Dest: p2, Hops: []Hop{h2}}},
+		{name: "flood for a MAC that others don't know to be elsewhere", src: from(p2, p2, peer.Name{}), smac: macB, dmac: macC, want: Verdict{Deliver: true, Flood: true, Hops: []Hop{h3}}},
+		{name: "our own flood came back", src: from(p2, self, peer.Name{}), smac: macA, dmac: macC, want: Verdict{Drop: DropLoop}},
 		{name: "remote spanning tree", src: from(p2, p2, self), smac: macB, dmac: stp, want: Verdict{Drop: DropLinkLocal}},
 		{name: "remote group source", src: from(p2, p2, self), smac: ether.Broadcast, dmac: macA, want: Verdict{Drop: DropBadSource}},
 	}
@@ -296,7 +303,7 @@ func TestSwitch(t *testing.T) {
 		k *sink
 		p peer.Name
 	}{{k2, p2}, {k3, p3}} {
-		want := []string{fmt.Sprintf("send 0 %v>%v %x", self, c.p, arp)}
+		want := []string{fmt.Sprintf("send 0 %v>%v %x", self, peer.Name{}, arp)}
 		if d := cmp.Diff(want, c.k.take()); d != "" {
 			t.Errorf("flood to %v (-want +got):\n%s", c.p, d)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,9 +61,18 @@ type Switch struct {
 	log     *slog.Logger
 	macs    *macTable
 	snap    atomic.Pointer[Snapshot]
+	routes  routing
 	events  chan MACEvent
 	lostEvs atomic.Uint64 // events that found the queue full
 	workers []worker
+}
+
+// routing is where Switch.snap comes from.
+type routing struct {
+	mu    sync.Mutex
+	given *Snapshot     // by SetRoutes
+	trees trees         // given.Parent as far as it is followed
+	poke  chan struct{} // tells house that trees.due changed
 }
 
 // worker counts what one port's workers did; padded so that two do not share a
@@ -91,12 +101,47 @@ func New(cfg Config) (*Switch, error) {
 		events:  make(chan MACEvent, eventQueue),
 		workers: make([]worker, len(cfg.Ports)),
 	}
-	s.snap.Store(&Snapshot{Local: cfg.Local})
+	s.routes.poke = make(chan struct{}, 1)
+	s.SetRoutes(&Snapshot{Local: cfg.Local})
 	return s, nil
 }
 
-// SetRoutes makes the workers use snap from their next frame on.
-func (s *Switch) SetRoutes(snap *Snapshot) { s.snap.Store(snap) }
+// SetRoutes makes the workers use snap from their next frame on, except that floods
+// of an origin whose Parent is another than before are taken a quarter of a second
+// later: see trees.
+func (s *Switch) SetRoutes(snap *Snapshot) {
+	r := &s.routes
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.given = snap
+	s.followLocked()
+	select {
+	case r.poke <- struct{}{}:
+	default:
+	}
+}
+
+// follow lets parents settle whose time has come, and returns how long until it is
+// to be called again; 0: never.
+func (s *Switch) follow() time.Duration {
+	r := &s.routes
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Since(s.cfg.Start)
+	if r.trees.due > 0 && r.trees.due <= now {
+		s.followLocked()
+	}
+	if r.trees.due == 0 {
+		return 0
+	}
+	return max(r.trees.due-now, time.Millisecond)
+}
+
+func (s *Switch) followLocked() {
+	use := *s.routes.given
+	use.Parent = s.routes.trees.follow(use.Parent, time.Since(s.cfg.Start))
+	s.snap.Store(&use)
+}
 
 // Run reads the ports until ctx ends; it returns when all workers are gone.
 func (s *Switch) Run(ctx context.Context) error {
@@ -174,9 +219,6 @@ func (s *Switch) fromBridge(q int, sf, spare *ether.Superframe, now int64) {
 	rt := peer.Route{Origin: s.cfg.Local, Dest: v.Dest}
 	last := len(v.Hops) - 1
 	for i := range v.Hops {
-		if v.Flood {
-			rt.Dest = v.Hops[i].Peer
-		}
 		if i == last {
 			v.Hops[i].Path.Send(q, rt, sf)
 			break
@@ -213,14 +255,11 @@ func (s *Switch) Receive(lane int, neighbour peer.Name, rt peer.Route, off ether
 		return
 	}
 	if v.Flood {
-		rt = peer.Route{Origin: rt.Origin}
+		rt.Dest = peer.Name{}
 	}
 	for i := range v.Hops {
 		if v.Hops[i].Peer == neighbour {
 			continue
-		}
-		if v.Flood {
-			rt.Dest = v.Hops[i].Peer
 		}
 		v.Hops[i].Path.Relay(lane, rt, off, bufs)
 	}
@@ -281,18 +320,26 @@ func (s *Switch) ForgetPeer(n peer.Name) {
 	}
 }
 
-// house hands MAC events on and sweeps old addresses.
+// house hands MAC events on, sweeps old addresses, and lets trees settle.
 func (s *Switch) house(ctx context.Context) error {
 	sweep := time.NewTicker(time.Minute)
 	defer sweep.Stop()
 	resync := time.NewTicker(time.Second)
 	defer resync.Stop()
+	settle := time.NewTimer(0)
+	defer settle.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case e := <-s.events:
 			s.cfg.OnMAC(e)
+		case <-s.routes.poke:
+			settle.Reset(0)
+		case <-settle.C:
+			if wait := s.follow(); wait > 0 {
+				settle.Reset(wait)
+			}
 		case <-resync.C:
 			if s.lostEvs.Swap(0) > 0 {
 				s.cfg.OnMAC(MACEvent{})

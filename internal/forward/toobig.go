@@ -40,6 +40,9 @@ func (a *answer) pieces() [][]byte {
 func (s *Switch) TooBig(lane int, rt peer.Route, frame []byte, mtu int) {
 	a := &s.workers[lane%len(s.workers)].txBack
 	if rt.Origin != s.cfg.Local {
+		if rt.Dest.IsZero() {
+			return // a flood: nobody knows yet in whose place to answer
+		}
 		a = &s.workers[lane%len(s.workers)].rxBack
 	}
 	if a.pending {

@@ -126,7 +126,8 @@ func (n *Name) UnmarshalText(b []byte) error {
 }
 
 // Route says between which peers a frame travels, whatever hops it takes:
-// Origin took it from its bridge, Dest is to put it on its bridge.
+// Origin took it from its bridge, Dest is to put it on its bridge. The zero Dest
+// means a flood: whoever gets it puts it on its bridge and hands it on.
 type Route struct{ Origin, Dest Name }
 
 // UID tells one run of a peer's daemon from the next. It is never zero.
