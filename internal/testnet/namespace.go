@@ -118,7 +118,9 @@ func (n *Namespace) Command(ctx context.Context, name string, args ...string) *C
 	c := exec.CommandContext(ctx, name, args...)
 	// The signal comes when the namespace's thread ends, or the test process.
 	c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	c.WaitDelay = time.Second
+	// Also counts from the end of the command until all it wrote was read, which is
+	// long on a slow machine.
+	c.WaitDelay = 10 * time.Second
 	return &Cmd{c, n}
 }
 

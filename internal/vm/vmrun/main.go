@@ -145,14 +145,15 @@ func run(ctx context.Context, args []string) (ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
 	m := vm.Machine{Kernel: o.kernel, Initrd: b.initrd(), Console: dir + "/console", Accel: o.accel}
-	bootErr := m.Boot(ctx, report)
+	used, bootErr := m.Boot(ctx, report)
 	problems := report.Problems()
 	for _, t := range must {
 		if !report.Ran(t.pkg, t.test) {
 			problems = append(problems, fmt.Sprintf("%s: %s is skipped outside the machine and did not run in it: add it to scripts/vm-tests.txt", t.pkg, t.test))
 		}
 	}
-	fmt.Printf("vm: built in %.0f s, ran in %.0f s, up after %s s\n", built.Sub(start).Seconds(), time.Since(built).Seconds(), report.Booted())
+	fmt.Printf("vm: built in %.0f s, ran in %.0f s (%.0f s of processor), up after %s s\n",
+		built.Sub(start).Seconds(), time.Since(built).Seconds(), used.Seconds(), report.Booted())
 	if err := o.save(report.Files); err != nil {
 		return false, err
 	}
