@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 
 	"github.com/spf13/cobra"
@@ -121,26 +122,66 @@ there is no such name.`,
 }
 
 func (a *app) dnsArgsCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "dns-args",
 		Short: "Print the arguments that give docker run our name server",
 		Long: `Print the arguments that give docker run our name server, without an end of line.
-Prints nothing when names are not served (--no-dns).`,
+Prints nothing when names are not served (--no-dns). With --json it prints the
+addresses of the name server and the domain to search.`,
 		Example: `  docker run $(weave dns-args) -ti alpine`,
 		Args:    argCount(0, 0, "none"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.ask(cmd.Context(), func(ctx context.Context, c *api.Client) error {
 				s, err := c.Status(ctx)
-				if err != nil || s.DNS == nil {
+				if err != nil {
 					return err
 				}
-				if len(s.DNS.Listening) == 0 {
-					return api.Errorf(api.CodeConflict, "the name server has no address to listen on: use weave expose, or launch with --dns-listen-address")
+				args, err := dnsArgsOf(s.DNS)
+				if err != nil {
+					return err
 				}
-				_, err = fmt.Fprintf(a.stdout, "--dns=%s --dns-search=%s", s.DNS.Listening[0].Addr(), s.DNS.Domain)
-				return err
+				return show(a, asJSON, args, writeDNSArgs)
 			})
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+// dnsArgs is what a container's resolver has to be told.
+type dnsArgs struct {
+	Schema  string       `json:"schema"`
+	Servers []netip.Addr `json:"servers"`          // on port 53, the only one that resolvers know; empty with --no-dns
+	Search  string       `json:"search,omitempty"` // the DNS domain with its final dot
+}
+
+// dnsArgsOf finds the addresses that a container may ask. d is nil with --no-dns.
+func dnsArgsOf(d *api.DNS) (dnsArgs, error) {
+	args := dnsArgs{Schema: api.Schema, Servers: []netip.Addr{}}
+	if d == nil {
+		return args, nil
+	}
+	if len(d.Listening) == 0 {
+		return args, api.Errorf(api.CodeConflict, "the name server has no address to listen on: use weave expose, or launch with --dns-listen-address")
+	}
+	for _, l := range d.Listening {
+		if l.Port() == dnsPort && !l.Addr().IsLoopback() {
+			args.Servers = append(args.Servers, l.Addr())
+		}
+	}
+	if len(args.Servers) == 0 {
+		return args, api.Errorf(api.CodeConflict, "containers cannot ask the name server at %v: choose port %d of another --dns-listen-address", d.Listening[0], dnsPort)
+	}
+	args.Search = d.Domain
+	return args, nil
+}
+
+// writeDNSArgs gives docker one server: what one of ours does not know, none does.
+func writeDNSArgs(w io.Writer, args dnsArgs) (err error) {
+	if len(args.Servers) > 0 {
+		_, err = fmt.Fprintf(w, "--dns=%s --dns-search=%s", args.Servers[0], args.Search)
+	}
+	return err
 }

@@ -210,7 +210,7 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("%+v was not asked", call)
 		}
 	}
-	for _, args := range []string{"status", "status connections", "status peers", "status targets", "status ipam", "status dns", "dns-lookup web", "ps", "version", "report"} {
+	for _, args := range []string{"status", "status connections", "status peers", "status targets", "status ipam", "status dns", "dns-lookup web", "dns-args", "ps", "version", "report"} {
 		words := strings.Split(args, " ")
 		if args != "report" {
 			words = append(words, "--json")
@@ -381,6 +381,40 @@ func TestConfig(t *testing.T) {
 		c, _ := encodeHandover(again)
 		if diff := cmp.Diff(string(b), string(c)); diff != "" || err != nil {
 			t.Errorf("%s: the pipe changes it: %v\n%s", tt.name, err, diff)
+		}
+	}
+}
+
+// Containers are told of servers that they can ask: on port 53, not on loopback.
+func TestDNSArgs(t *testing.T) {
+	listening := func(at ...string) *api.DNS {
+		d := &api.DNS{Domain: "weave.local."}
+		for _, a := range at {
+			d.Listening = append(d.Listening, netip.MustParseAddrPort(a))
+		}
+		return d
+	}
+	for _, tt := range []struct {
+		name string
+		dns  *api.DNS
+		want string
+		code api.Code
+	}{
+		{"no DNS", nil, "", ""},
+		{"exposed", listening("10.32.0.1:53"), "--dns=10.32.0.1 --dns-search=weave.local.", ""},
+		{"exposed twice", listening("10.32.0.1:53", "[fd55::1]:53"), "--dns=10.32.0.1 --dns-search=weave.local.", ""},
+		{"not exposed", listening(), "", api.CodeConflict},
+		{"loopback", listening("127.0.0.1:53"), "", api.CodeConflict},
+		{"another port", listening("172.17.0.1:5353"), "", api.CodeConflict},
+		{"one of two will do", listening("127.0.0.1:53", "172.17.0.1:53"), "--dns=172.17.0.1 --dns-search=weave.local.", ""},
+	} {
+		var out strings.Builder
+		args, err := dnsArgsOf(tt.dns)
+		if err == nil {
+			err = writeDNSArgs(&out, args)
+		}
+		if out.String() != tt.want || err != nil && api.CodeOf(err) != tt.code || err == nil && tt.code != "" {
+			t.Errorf("%s: %q, %v; want %q, %q", tt.name, out.String(), err, tt.want, tt.code)
 		}
 	}
 }
