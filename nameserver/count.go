@@ -1,6 +1,10 @@
 package nameserver
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"weave/nameserver/upstream"
+)
 
 // Result is how a question ended. The numbers are not a protocol; the words are
 // labels of metrics.
@@ -49,13 +53,14 @@ type counters struct {
 
 // Counts are totals since the start, by label.
 type Counts struct {
-	Results map[string]uint64 `json:"results"`
-	Drops   map[string]uint64 `json:"drops"`
+	Results  map[string]uint64 `json:"results"`
+	Drops    map[string]uint64 `json:"drops"`
+	Upstream map[string]uint64 `json:"upstream"` // what asking other servers took, see upstream.Stats
 }
 
 // Counts sums up all workers; every label is there, also with 0.
 func (s *Server) Counts() Counts {
-	c := Counts{Results: map[string]uint64{}, Drops: map[string]uint64{}}
+	c := Counts{Results: map[string]uint64{}, Drops: map[string]uint64{}, Upstream: map[string]uint64{}}
 	s.mu.Lock()
 	all := append([]*counters{&s.shared}, s.counters...)
 	s.mu.Unlock()
@@ -67,6 +72,12 @@ func (s *Server) Counts() Counts {
 			c.Drops[d.String()] += w.drops[d].Load()
 		}
 	}
+	var u upstream.Stats
+	if s.up != nil {
+		u = s.up.Stats()
+	}
+	c.Upstream["asked"], c.Upstream["cached"], c.Upstream["joined"] = u.Asked, u.Cached, u.Joined
+	c.Upstream["forged"], c.Upstream["suspect"], c.Upstream["silent"] = u.Forged, u.Suspect, u.Silent
 	return c
 }
 

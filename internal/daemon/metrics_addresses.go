@@ -11,7 +11,7 @@ import (
 // absent.
 type addressMetrics struct {
 	ips, maxIPs, unreachable, unreachablePart, claims, allocations, dropped *prometheus.Desc
-	entries, questions, ignored                                             *prometheus.Desc
+	entries, questions, ignored, upstream                                   *prometheus.Desc
 }
 
 func newAddressMetrics() *addressMetrics {
@@ -29,6 +29,7 @@ func newAddressMetrics() *addressMetrics {
 		entries:         desc("dns_entries", "Names of this host."),
 		questions:       desc("dns_questions_total", "Questions by how they ended.", "result"),
 		ignored:         desc("dns_drops_total", "Questions that got no answer, by reason.", "reason"),
+		upstream:        desc("dns_upstream_total", "Asking other servers: asked is attempts, cached and joined questions that needed none, forged replies that did not match, suspect questions moved to TCP for that, silent servers.", "event"),
 	}
 }
 
@@ -43,6 +44,9 @@ func (m *addressMetrics) collect(d *daemon, counter func(*prometheus.Desc, uint6
 	}
 	for reason, n := range counts.Drops {
 		counter(m.ignored, n, reason)
+	}
+	for event, n := range counts.Upstream {
+		counter(m.upstream, n, event)
 	}
 	if d.addrs.alloc == nil {
 		return
