@@ -16,8 +16,9 @@
 // # Concurrency
 //
 // A Lab and what it hands out belong to the goroutine of the test, except
-// [Namespace.Do], [Namespace.Command] and the methods of [Capture] and [Cmd],
-// which any goroutine may call.
+// [Host.Container], [Namespace.Delete], [Namespace.Do], [Namespace.Command] and the
+// methods of [Capture] and [Cmd], which any goroutine may call; a host may be another
+// goroutine's than the Lab.
 package testnet
 
 import (
@@ -27,6 +28,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +51,8 @@ type TB interface {
 type Lab struct {
 	t      TB
 	dir    string // run and state directories of the daemons
-	spaces []*Namespace
+	mu     sync.Mutex
+	spaces []*Namespace // under mu: tests make and delete containers side by side
 	hosts  []*Host
 	middle *Namespace // the underlay's switch; made with the first host
 	rules  map[[2]int]int
@@ -89,7 +92,10 @@ func (l *Lab) Namespace(label string) *Namespace {
 }
 
 func (l *Lab) close() {
-	for _, n := range l.spaces {
+	l.mu.Lock()
+	spaces := l.spaces
+	l.mu.Unlock()
+	for _, n := range spaces {
 		n.close()
 	}
 	if err := os.RemoveAll(l.dir); err != nil {

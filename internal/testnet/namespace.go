@@ -44,7 +44,9 @@ func (l *Lab) namespace(label string) (*Namespace, error) {
 	if n.thread, err = ns.NewNamespace(); err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
 	l.spaces = append(l.spaces, n)
+	l.mu.Unlock()
 	if err := n.Do(n.setUp); err != nil {
 		n.close()
 		return nil, err
@@ -81,7 +83,9 @@ func (n *Namespace) setUp() (err error) {
 // Delete removes the namespace before the lab ends, as when a container dies. The
 // processes in it are killed.
 func (n *Namespace) Delete() {
+	n.lab.mu.Lock()
 	n.lab.spaces = slices.DeleteFunc(n.lab.spaces, func(o *Namespace) bool { return o == n })
+	n.lab.mu.Unlock()
 	n.close()
 }
 
