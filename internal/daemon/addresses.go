@@ -161,6 +161,7 @@ func (a *addresses) attach(ctx context.Context, req api.AttachRequest) (got []ne
 		return nil, err
 	}
 	a.look()
+	a.names.welcome(got)
 	return got, a.names.give(ident, full, addrsOf(got))
 }
 
@@ -355,6 +356,7 @@ func (a *addresses) expose(ctx context.Context, req api.ExposeRequest) (got []ne
 	}
 	a.names.follow(a.exposed)
 	a.look()
+	a.names.welcome(got)
 	return got, a.names.give(identExpose, full, addrsOf(got))
 }
 

@@ -376,6 +376,21 @@ func (n *names) admit(nets []netip.Prefix) error {
 	return nil
 }
 
+// welcome lets the networks of addresses that were just given ask, at once: reconcile
+// comes a moment later.
+func (n *names) welcome(given []netip.Prefix) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.sources.Load()
+	s := &sources{nets: slices.Clone(old.nets), hosts: old.hosts}
+	for _, p := range given {
+		if !slices.Contains(s.nets, p.Masked()) {
+			s.nets = append(s.nets, p.Masked())
+		}
+	}
+	n.sources.Store(s)
+}
+
 // addName and removeName serve dns-add and dns-remove.
 func (n *names) addName(a *addresses, req api.DNSRequest) error {
 	if req.Name == "" {
