@@ -62,38 +62,50 @@ func Start(t testing.TB, n int, h Handler) (servers []*Server) {
 	if servers == nil {
 		t.Fatal("no port that is free on all addresses")
 	}
-	t.Cleanup(func() {
-		for _, s := range servers {
-			s.Stop()
-		}
-	})
+	t.Cleanup(func() { stopAll(servers) })
 	return servers
 }
 
 func start(n int, h Handler) (servers []*Server) {
-	port := 0
+	port := uint16(0)
 	for i := range n {
-		s := &Server{handler: h}
-		addr := fmt.Sprintf("127.0.1.%d:%d", i+1, port)
-		l, err := net.Listen("tcp4", addr)
+		s, err := listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)}), port), h)
 		if err != nil {
 			stopAll(servers)
 			return nil
 		}
-		s.Addr = netip.MustParseAddrPort(l.Addr().String())
-		port = int(s.Addr.Port())
-		u, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(s.Addr))
-		if err != nil {
-			l.Close()
-			stopAll(servers)
-			return nil
-		}
-		s.tcp, s.udp = l, u
-		s.wg.Go(s.serveUDP)
-		s.wg.Go(s.serveTCP)
+		port = s.Addr.Port()
 		servers = append(servers, s)
 	}
 	return servers
+}
+
+// StartAt runs a server at addr until the test ends. It calls in to make the sockets,
+// which may do so in another network namespace.
+func StartAt(t testing.TB, in func(func() error) error, addr netip.AddrPort, h Handler) *Server {
+	t.Helper()
+	var s *Server
+	if err := in(func() (err error) { s, err = listen(addr, h); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// listen makes a server; port 0 is any that is free.
+func listen(addr netip.AddrPort, h Handler) (*Server, error) {
+	l, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{handler: h, tcp: l, Addr: netip.MustParseAddrPort(l.Addr().String())}
+	if s.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(s.Addr)); err != nil {
+		l.Close()
+		return nil, err
+	}
+	s.wg.Go(s.serveUDP)
+	s.wg.Go(s.serveTCP)
+	return s, nil
 }
 
 func stopAll(servers []*Server) {
@@ -102,7 +114,7 @@ func stopAll(servers []*Server) {
 	}
 }
 
-// Stop ends the server: its port is closed.
+// Stop ends the server: its port is closed. It is idempotent.
 func (s *Server) Stop() {
 	s.udp.Close()
 	s.tcp.Close()

@@ -1,4 +1,4 @@
-// Package addresses tests addresses and names with the real weave binary on whole
+// Package addresses tests addresses with the real weave binary on whole
 // hosts, which are network namespaces, see package testnet. It has no code of its own.
 //
 // The idea to read it: as in package e2e, a test is a story that a user could live

@@ -3,7 +3,6 @@ package addresses_test
 import (
 	"context"
 	"encoding/json"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -185,18 +184,3 @@ func wantLine(t *testing.T, text string, words ...string) {
 }
 
 func trim(s string) string { return strings.TrimSpace(s) }
-
-// serveTCP occupies a port.
-func serveTCP(t *testing.T, in *testnet.Namespace, addr string) net.Listener {
-	t.Helper()
-	var l net.Listener
-	err := in.Do(func() (err error) {
-		l, err = net.Listen("tcp4", addr)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l
-}
