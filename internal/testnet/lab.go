@@ -54,8 +54,9 @@ type Lab struct {
 	mu     sync.Mutex
 	spaces []*Namespace // under mu: tests make and delete containers side by side
 	hosts  []*Host
-	middle *Namespace // the underlay's switch; made with the first host
-	rules  map[[2]int]int
+	middle *Namespace     // the underlay's switch; made with the first host
+	rules  map[[2]int]int // permille lost, by the indexes of two hosts
+	hold   bool           // rules change, but are not enforced yet
 }
 
 // New makes an empty Lab that is removed when the test ends. It skips the test if

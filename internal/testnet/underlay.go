@@ -39,11 +39,15 @@ type HostOption func(*hostOptions)
 
 type hostOptions struct {
 	mtu    int
+	noIPv4 bool
 	noIPv6 bool
 }
 
 // MTU sets the MTU of the host's uplink; 1500 is usual.
 func MTU(mtu int) HostOption { return func(o *hostOptions) { o.mtu = mtu } }
+
+// NoIPv4 leaves the host without an IPv4 address.
+func NoIPv4() HostOption { return func(o *hostOptions) { o.noIPv4 = true } }
 
 // NoIPv6 leaves the host without a global IPv6 address.
 func NoIPv6() HostOption { return func(o *hostOptions) { o.noIPv6 = true } }
@@ -161,6 +165,9 @@ func (h *Host) addresses(moves int) (ip4, ip6 netip.Addr) {
 
 func (h *Host) addAddrs(o hostOptions) error {
 	h.IP4, h.IP6 = h.addresses(h.moves)
+	if o.noIPv4 {
+		h.IP4 = netip.Addr{}
+	}
 	if o.noIPv6 {
 		h.IP6 = netip.Addr{}
 	}
@@ -195,7 +202,7 @@ func (h *Host) Move() {
 	h.lab.t.Helper()
 	h.lab.must(h.eachAddr(h.NL.AddrDel))
 	h.moves++
-	h.lab.must(h.addAddrs(hostOptions{noIPv6: !h.IP6.IsValid()}))
+	h.lab.must(h.addAddrs(hostOptions{noIPv4: !h.IP4.IsValid(), noIPv6: !h.IP6.IsValid()}))
 }
 
 // Unplug takes the host off the underlay: its uplink loses the carrier.
@@ -256,6 +263,24 @@ func (l *Lab) drop(from, to *Host, permille int) {
 		l.t.Fatalf("%s and %s are not on the switch", from.Label, to.Label)
 	}
 	l.rules[[2]int{from.index, to.index}] = permille
+	if !l.hold {
+		l.enforce()
+	}
+}
+
+// Together makes all calls of Cut, Loss and Heal in fn take effect at the same moment,
+// when fn returns.
+func (l *Lab) Together(fn func()) {
+	l.t.Helper()
+	l.hold = true
+	fn()
+	l.hold = false
+	l.enforce()
+}
+
+// enforce gives the switch the present rules.
+func (l *Lab) enforce() {
+	l.t.Helper()
 	var b strings.Builder
 	b.WriteString("table bridge lab\ndelete table bridge lab\ntable bridge lab {\n chain forward {\n  type filter hook forward priority 0;\n")
 	for pair, n := range l.rules {
