@@ -15,7 +15,7 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
 .DEFAULT_GOAL := build
-.PHONY: build build-arm64 test demo bench lint fmt deps fuzz clean help
+.PHONY: build build-arm64 test vm-test demo bench lint fmt deps fuzz clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ deps: ## install the system tools the tests use (Debian, Ubuntu), or say what is
 
 test: deps build build-arm64 ## everything CI runs
 	@GO='$(GO)' scripts/test.sh
+
+vm-test: ## the part of test that needs a kernel with openvswitch, wireguard, netem, in QEMU
+	@GO='$(GO)' scripts/vm.sh -quiet -list scripts/vm-tests.txt
 
 demo: deps build ## three encrypted hosts on this machine
 	@$(SUDO) demo/demo.sh bin/weave

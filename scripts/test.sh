@@ -1,8 +1,9 @@
 #!/bin/bash
 # Everything a change must pass, in the order in which failures are cheapest:
 # format and vet, the race detector on the packages that have concurrency and are
-# quick, then all tests. Tests that make network namespaces need root: when this
-# is not root, test binaries run through sudo.
+# quick, then all tests, then those that need another kernel, in a virtual machine.
+# Tests that make network namespaces need root: when this is not root, test binaries
+# run through sudo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
@@ -47,8 +48,14 @@ mapfile -t all < <($go list ./...)
 # look at (the pure packages of layout_test.go, the bench's arithmetic), or builds
 # the program without the detector (whole daemons).
 not_raced='bench.*|demo|odp/proof|odp/ovs/wire|mesh/(topo|wire|dial|gossip|overlay)|ipam/(addr|ring|space|paxos)|nameserver/registry'
-not_raced+='|crypto/(policy|handshake)|internal/(peer|ether.*|testnet|e2e.*|daemon)|cmd/.*'
+not_raced+='|crypto/(policy|handshake)|internal/(peer|vm.*|ether.*|testnet|e2e.*|daemon)|cmd/.*'
 mapfile -t raced < <(printf '%s\n' "${all[@]}" | grep -vE "^$module(/($not_raced))?$")
+
+# Tests that want a kernel feature this machine lacks leave their names here, for the
+# virtual machine to run.
+export WEAVE_SKIPPED=$PWD/bin/skipped
+mkdir -p bin
+rm -f "$WEAVE_SKIPPED"
 
 scripts/lint.sh --quick
 
@@ -58,3 +65,5 @@ if [[ ${#raced[@]} -gt 0 ]]; then
 fi
 echo "== go test"
 run_tests -count=1 -timeout 600s -- "${all[@]}"
+echo "== tests in a virtual machine"
+scripts/vm.sh -quiet -list scripts/vm-tests.txt -must "$WEAVE_SKIPPED"
