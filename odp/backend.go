@@ -103,6 +103,7 @@ const (
 	ReasonNoOVS    = "no-openvswitch"
 	ReasonNoWG     = "no-wireguard"
 	ReasonTrouble  = "quarantine" // earlier runs died soon after they used it
+	ReasonSpare    = "spare"      // another backend of this host is used for the path
 )
 
 // ReasonError is an error with one of the reasons.

@@ -55,6 +55,9 @@ type Config struct {
 	// are. Without it, at both ends, it is used where user space has no AES.
 	Wanted bool
 
+	// Begin is called before the Backend first has a peer, once; it may take as long as
+	// a write to disk. nil: nobody wants to know.
+	Begin func()
 	// Vouched is told of MACs that a peer says are on its bridge; it does not block.
 	Vouched func(from peer.Name, macs []ether.MAC)
 	// Changed is told that what Lingers, or the backend's ports, say may have
@@ -68,6 +71,8 @@ type Overlay struct {
 	cfg Config
 	be  Backend
 	log *slog.Logger
+
+	begin sync.Once
 
 	mu     sync.Mutex
 	links  map[peer.Name]*Link
@@ -165,6 +170,9 @@ func (o *Overlay) Prepare(p overlay.Params) (overlay.Link, error) {
 	o.mu.Unlock()
 	if old != nil { // the mesh closes it, but may not have yet
 		old.Close()
+	}
+	if o.cfg.Begin != nil {
+		o.begin.Do(o.cfg.Begin)
 	}
 	o.be.AddPeer(l.peer())
 	go l.run()

@@ -33,11 +33,12 @@ type LaunchConfig struct {
 	Resume         bool              `json:"resume"`        // take the targets of the last run
 	Discovery      bool              `json:"discovery"`
 	TrustedSubnets []netip.Prefix    `json:"trusted_subnets"`
-	ConnLimit      int               `json:"conn_limit"` // 0: none
-	MTU            int               `json:"mtu"`        // of the overlay; 0: the default
-	Cipher         string            `json:"cipher"`     // one of ciphers
-	FastDP         string            `json:"fastdp"`     // one of fastdps
-	MinPath        string            `json:"min_path"`   // one of minPaths
+	ConnLimit      int               `json:"conn_limit"`     // 0: none
+	MTU            int               `json:"mtu"`            // of the overlay; 0: the default
+	Cipher         string            `json:"cipher"`         // one of ciphers
+	FastDP         string            `json:"fastdp"`         // one of fastdps
+	EncryptedPath  string            `json:"encrypted_path"` // one of encryptedPaths
+	MinPath        string            `json:"min_path"`       // one of minPaths
 	Bridge         string            `json:"bridge"`
 	Addressing     daemon.Addressing `json:"addressing"`
 	Naming         daemon.Naming     `json:"naming"`
@@ -73,11 +74,13 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // Words that flags take.
 var (
-	ciphers    = []string{"auto", "aes", "chacha"}
-	fastdps    = []string{"auto", "vxlan", "ovs", "off"}
-	minPaths   = []string{"kernel", "sleeve"}
-	logFormats = []string{"auto", "text", "json"}
-	logLevels  = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "warn": slog.LevelWarn, "error": slog.LevelError}
+	ciphers  = []string{"auto", "aes", "chacha"}
+	fastdps  = []string{"auto", "vxlan", "ovs", "off"}
+	minPaths = []string{"sleeve", "kernel", "kernel,alert", "kernel,refuse"}
+
+	encryptedPaths = []string{"sleeve", "kernel", "auto"}
+	logFormats     = []string{"auto", "text", "json"}
+	logLevels      = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "warn": slog.LevelWarn, "error": slog.LevelError}
 )
 
 // Limits and defaults of launch.
@@ -100,6 +103,7 @@ type launchFlags struct {
 	trusted, peers               []string
 	resume, noDiscovery          bool
 	cipher, fastdp, minPath      string
+	encryptedPath                string
 	noFastdp                     bool
 	bridge, statusAddr           string
 	logLevel, logFormat          string
@@ -129,7 +133,8 @@ func (l *launchFlags) register(cmd *cobra.Command) {
 	f.StringVar(&l.cipher, "cipher", "auto", oneOf(ciphers))
 	f.StringVar(&l.fastdp, "fastdp", "auto", "kernel data path: "+oneOf(fastdps))
 	f.BoolVar(&l.noFastdp, "no-fastdp", false, "same as --fastdp=off (env WEAVE_NO_FASTDP)")
-	f.StringVar(&l.minPath, "min-path", "sleeve", "be degraded (status --check, log, metrics) while a connection uses a worse path: "+oneOf(minPaths)+"; traffic goes on")
+	f.StringVar(&l.encryptedPath, "encrypted-path", "sleeve", "who carries data that must be encrypted: sleeve; kernel (WireGuard) where both hosts can; auto: the kernel where the CPUs have no AES")
+	f.StringVar(&l.minPath, "min-path", "sleeve", "be degraded (status --check, log, metrics) while a connection uses a worse path: sleeve or kernel; with kernel,refuse it carries nothing until then")
 	f.StringVar(&l.bridge, "bridge", defaultBridge, "name of the bridge device")
 	f.StringVar(&l.ranges, "ipalloc-range", daemon.DefaultRange.String(), "range of the addresses given out, alike on all hosts; empty to give out none")
 	f.StringVar(&l.defaultSubnet, "ipalloc-default-subnet", "", "subnet of addresses that are asked for without one (default: the range)")
@@ -143,7 +148,7 @@ func (l *launchFlags) register(cmd *cobra.Command) {
 	f.StringVar(&l.logLevel, "log-level", "info", "debug, info, warning or error")
 	f.StringVar(&l.logFormat, "log-format", "auto", oneOf(logFormats)+"; auto is text on a terminal")
 	f.BoolVar(&l.foreground, "foreground", false, "stay in the foreground, for service managers and containers")
-	for name, words := range map[string][]string{"cipher": ciphers, "fastdp": fastdps, "min-path": minPaths, "log-format": logFormats, "log-level": {"debug", "info", "warning", "error"}} {
+	for name, words := range map[string][]string{"cipher": ciphers, "fastdp": fastdps, "encrypted-path": encryptedPaths, "min-path": minPaths, "log-format": logFormats, "log-level": {"debug", "info", "warning", "error"}} {
 		cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 	}
 }
@@ -189,7 +194,7 @@ func (l *launchFlags) config(global globalFlags) (LaunchConfig, error) {
 	cfg := LaunchConfig{
 		RunDir: global.runDir, StateDir: global.stateDir,
 		NickName: l.nickname, Peers: l.peers, Resume: l.resume, Discovery: !l.noDiscovery,
-		ConnLimit: l.connLimit, MTU: l.mtu, Cipher: l.cipher, FastDP: l.fastdp, MinPath: l.minPath, Bridge: l.bridge,
+		ConnLimit: l.connLimit, MTU: l.mtu, Cipher: l.cipher, FastDP: l.fastdp, EncryptedPath: l.encryptedPath, MinPath: l.minPath, Bridge: l.bridge,
 		StatusAddr: l.statusAddr, LogFormat: l.logFormat, Version: version,
 	}
 	if l.noFastdp {
@@ -207,7 +212,7 @@ func (l *launchFlags) words(cfg *LaunchConfig) error {
 	for _, w := range []struct {
 		flag, got string
 		want      []string
-	}{{"cipher", cfg.Cipher, ciphers}, {"fastdp", cfg.FastDP, fastdps}, {"min-path", cfg.MinPath, minPaths}, {"log-format", cfg.LogFormat, logFormats}} {
+	}{{"cipher", cfg.Cipher, ciphers}, {"fastdp", cfg.FastDP, fastdps}, {"encrypted-path", cfg.EncryptedPath, encryptedPaths}, {"min-path", cfg.MinPath, minPaths}, {"log-format", cfg.LogFormat, logFormats}} {
 		if !slices.Contains(w.want, w.got) {
 			return fmt.Errorf("--%s %q: want %s", w.flag, w.got, oneOf(w.want))
 		}

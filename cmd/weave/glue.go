@@ -13,7 +13,7 @@ func runDaemon(ctx context.Context, cfg LaunchConfig) error {
 		Version: cfg.Version, Name: cfg.Name, NickName: cfg.NickName,
 		Host: cfg.Host, Port: cfg.Port, Peers: cfg.Peers, Resume: cfg.Resume, Trusted: cfg.TrustedSubnets,
 		ConnLimit: cfg.ConnLimit, NoDiscovery: !cfg.Discovery,
-		MTU: cfg.MTU, Cipher: cfg.Cipher, FastDP: cfg.FastDP, MinPath: cfg.MinPath, Bridge: cfg.Bridge,
+		MTU: cfg.MTU, Cipher: cfg.Cipher, FastDP: cfg.FastDP, EncryptedPath: cfg.EncryptedPath, MinPath: cfg.MinPath, Bridge: cfg.Bridge,
 		Addressing: cfg.Addressing, Naming: cfg.Naming,
 		RunDir: cfg.RunDir, StateDir: cfg.StateDir, StatusAddr: cfg.StatusAddr,
 		Log: cfg.Log, Ready: cfg.Ready,

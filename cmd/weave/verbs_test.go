@@ -87,7 +87,7 @@ func TestUsageErrors(t *testing.T) {
 		{"launch --status-addr 127.0.0.1:http", "--status-addr"},
 		{"launch --cipher des", `--cipher "des": want auto, aes or chacha`},
 		{"launch --fastdp maybe", `--fastdp "maybe": want auto, vxlan, ovs or off`},
-		{"launch --min-path=user", `--min-path "user": want kernel or sleeve`},
+		{"launch --min-path=user", `--min-path "user": want sleeve, kernel, kernel,alert or kernel,refuse`},
 		{"launch --fastdp=vxlan --no-fastdp", "contradict each other"},
 		{"launch --log-level loud", "--log-level"},
 		{"launch --log-format xml", "--log-format"},
@@ -335,7 +335,7 @@ func TestConfig(t *testing.T) {
 		}
 		return cfg
 	}
-	base := LaunchConfig{RunDir: "/r", StateDir: "/s", NickName: hostname, Port: 6783, Peers: []string{}, Discovery: true, ConnLimit: 200, Cipher: "auto", FastDP: "auto", MinPath: "sleeve",
+	base := LaunchConfig{RunDir: "/r", StateDir: "/s", NickName: hostname, Port: 6783, Peers: []string{}, Discovery: true, ConnLimit: 200, Cipher: "auto", FastDP: "auto", EncryptedPath: "sleeve", MinPath: "sleeve",
 		Bridge: "weave", StatusAddr: "127.0.0.1:6782", LogFormat: "auto", Version: version}
 	ttl, ttl9 := uint32(1), uint32(9)
 	base.Addressing.Range, base.Naming.Domain, base.Naming.TTL = daemon.DefaultRange, "weave.local.", &ttl

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -48,9 +49,23 @@ func WriteStatus(w io.Writer, s Status) error {
 	}
 	b.line("TrustedSubnets", "%s", subnets)
 	b.line("MTU", "%d", r.MTU)
-	b.line("FastDP", "%s", r.FastDP)
+	b.line("FastDP", "%s", withReason(r.FastDP, r.FastDPReason))
+	if r.Encryption {
+		b.line("EncryptedPath", "%s", withReason(cmp.Or(r.EncryptedPath, "sleeve"), r.EncryptedWhy))
+	}
+	if r.MinPath != "" && r.MinPath != "sleeve" {
+		b.line("MinPath", "%s", r.MinPath)
+	}
 	b.writeServices(s)
 	return b.flush(w)
+}
+
+// withReason is a kernel path's backend, and in brackets why there is none.
+func withReason(backend, reason string) string {
+	if reason == "" || reason == "off" {
+		return backend
+	}
+	return backend + " (" + reason + ")"
 }
 
 func onOff(on bool) string {
@@ -102,7 +117,9 @@ const (
 //	-> 192.0.2.7:6783        established sleeve encrypted   02:aa:bb:cc:dd:ee(h2) mtu=1418 rtt=0.2ms cipher=aes-256-gcm
 //	-> 192.0.2.9:6783        failed      connection refused, retry: 2026-01-02T15:04:05Z
 //
-// "encrypted" or "unencrypted" is there when a password is set.
+// "encrypted" or "unencrypted" is there when a password is set; why=REASON when it is
+// not by the operator's wish that no kernel path is used; "refused" when the connection
+// carries nothing because of --min-path.
 func WriteConnections(w io.Writer, cs Connections) error {
 	width := addressWidth
 	for _, c := range cs.Connections {
@@ -141,11 +158,21 @@ func connectionInfo(c Connection, showSealed bool) string {
 	if c.Cipher != "" {
 		fmt.Fprintf(&b, " cipher=%s", c.Cipher)
 	}
+	if c.Why != "" && !asWished[c.Why] {
+		fmt.Fprintf(&b, " why=%s", c.Why)
+	}
+	if c.Refused {
+		b.WriteString(" refused")
+	}
 	if c.Error != "" {
 		fmt.Fprintf(&b, " error=%q", oneLine(c.Error))
 	}
 	return b.String()
 }
+
+// asWished are reasons for not using a kernel path that the operator gave by flags:
+// lists leave them out.
+var asWished = map[string]bool{"off": true, "encryption": true, "cipher": true}
 
 func sealedWord(c Connection) string {
 	switch {

@@ -50,8 +50,12 @@ type Router struct {
 	Connections    map[State]int  `json:"connections"`
 	Peers          PeerCounts     `json:"peers"`
 	TrustedSubnets []netip.Prefix `json:"trusted_subnets"`
-	MTU            int            `json:"mtu"`    // of the overlay, as containers see it
-	FastDP         string         `json:"fastdp"` // backend in use: "off", "vxlan", "ovs", or "auto" while undecided
+	MTU            int            `json:"mtu"`                     // of the overlay, as containers see it
+	FastDP         string         `json:"fastdp"`                  // kernel backend for data in clear: "off", "vxlan" or "ovs"
+	FastDPReason   string         `json:"fastdp_reason,omitempty"` // constant word: why it is off
+	EncryptedPath  string         `json:"encrypted_path"`          // who carries encrypted data where it can: "sleeve" or "cage"
+	EncryptedWhy   string         `json:"encrypted_path_reason,omitempty"`
+	MinPath        string         `json:"min_path"` // of --min-path
 	Bridge         string         `json:"bridge"`
 }
 
@@ -87,6 +91,8 @@ type Connection struct {
 	Retry     time.Time     `json:"retry_at,omitzero"`  // of a failed one; zero: never
 	Attempts  int           `json:"attempts,omitempty"` // of one who dials us and is turned away: how often so far
 	Last      time.Time     `json:"last_at,omitzero"`   // the last of them
+	Why       string        `json:"why,omitempty"`      // constant word: why it does not use a kernel path
+	Refused   bool          `json:"refused,omitempty"`  // it carries no frames: its path is below --min-path
 	Link      *Link         `json:"link,omitempty"`     // details, in report
 }
 

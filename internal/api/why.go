@@ -28,18 +28,22 @@ const (
 
 // Why is the answer to `weave why`: the paths of a connection, best first.
 type Why struct {
-	Schema     string      `json:"schema"`
-	Peer       peer.Name   `json:"peer"`
-	NickName   string      `json:"nickname"`
-	State      State       `json:"state,omitempty"` // empty: there is no connection
-	Outbound   bool        `json:"outbound"`
-	Address    string      `json:"address,omitempty"`
-	Via        peer.Name   `json:"via,omitzero"` // next hop of frames when there is no connection
-	Path       string      `json:"path,omitempty"`
-	Encrypted  bool        `json:"encrypted"`
-	MinPath    string      `json:"min_path"` // of --min-path
-	Error      string      `json:"error,omitempty"`
-	Candidates []Candidate `json:"candidates"`
+	Schema    string    `json:"schema"`
+	Peer      peer.Name `json:"peer"`
+	NickName  string    `json:"nickname"`
+	State     State     `json:"state,omitempty"` // empty: there is no connection
+	Outbound  bool      `json:"outbound"`
+	Address   string    `json:"address,omitempty"`
+	Via       peer.Name `json:"via,omitzero"` // next hop of frames when there is no connection
+	Path      string    `json:"path,omitempty"`
+	Encrypted bool      `json:"encrypted"`
+	Reason    string    `json:"reason,omitempty"` // why no kernel path is used
+	MinPath   string    `json:"min_path"`         // of --min-path
+	Refused   bool      `json:"refused"`          // the path is below it, and carries nothing
+	// RefusedFrames were dropped for that since the connection began.
+	RefusedFrames uint64      `json:"refused_frames,omitempty"`
+	Error         string      `json:"error,omitempty"`
+	Candidates    []Candidate `json:"candidates"`
 }
 
 // Candidate is one path of a connection.
@@ -85,6 +89,13 @@ var meanings = map[string]string{
 	"proving":       "not known yet: heartbeats are on their way",
 	"keys expired":  "no new keys could be agreed on",
 	"not-available": "not in this build",
+
+	"no-openvswitch": "the kernel has no Open vSwitch datapath: load module openvswitch",
+	"no-wireguard":   "the kernel has no WireGuard: load module wireguard",
+	"clear":          "the data may be in clear, and this path encrypts",
+	"cipher":         "both CPUs do AES, so user space encrypts faster: --encrypted-path=kernel prefers this path",
+	"quarantine":     "earlier runs died soon after they used a kernel path: relaunch with --fastdp=vxlan or --encrypted-path=kernel to try it again",
+	"spare":          "the other backend of this host is used",
 }
 
 // Meaning explains a reason; "" if there is nothing to say.
@@ -96,8 +107,8 @@ func Meaning(reason string) string { return meanings[reason] }
 //	 Connection: -> 192.0.2.7:6783 established, unencrypted
 //	       Path: sleeve
 //
-//	fastdp  down     no-reply: heartbeats get no answer ... [192.0.2.7:6784] sent=12 heard=0
-//	sleeve  in-use   mtu=1418 rtt=0.2ms [192.0.2.7:6783] sent=120 heard=130
+//	fastdp/vxlan  down     no-reply: heartbeats get no answer ... [192.0.2.7:6784] sent=12 heard=0
+//	sleeve        in-use   mtu=1418 rtt=0.2ms [192.0.2.7:6783] sent=120 heard=130
 func WriteWhy(w io.Writer, y Why) error {
 	var b block
 	b.line("Peer", "%s", nameAndNick(y.Peer, y.NickName))
@@ -117,8 +128,12 @@ func WriteWhy(w io.Writer, y Why) error {
 	default:
 		b.line("Connection", "none")
 	}
-	if y.MinPath == "kernel" && y.Path != "fastdp" {
-		b.line("MinPath", "kernel: this connection is below it")
+	switch {
+	case y.State == "" || !strings.HasPrefix(y.MinPath, "kernel") || y.Path == "fastdp":
+	case y.Refused:
+		b.line("MinPath", "%s: this connection is below it, and carries nothing (%d frames dropped)", y.MinPath, y.RefusedFrames)
+	default:
+		b.line("MinPath", "%s: this connection is below it", y.MinPath)
 	}
 	if y.Error != "" {
 		b.line("Error", "%s", y.Error)
@@ -129,7 +144,11 @@ func WriteWhy(w io.Writer, y Why) error {
 	var lines bytes.Buffer
 	lines.WriteByte('\n')
 	for _, c := range y.Candidates {
-		fmt.Fprintln(&lines, strings.TrimRight(oneLine(fmt.Sprintf("%-7s %-8s %s", c.Path, c.Verdict, c.describe())), " "))
+		path := c.Path
+		if c.Backend != "" {
+			path += "/" + c.Backend
+		}
+		fmt.Fprintln(&lines, strings.TrimRight(oneLine(fmt.Sprintf("%-13s %-8s %s", path, c.Verdict, c.describe())), " "))
 	}
 	_, err := w.Write(lines.Bytes())
 	return err
@@ -144,9 +163,6 @@ func (c Candidate) describe() string {
 		} else {
 			add("%s", c.Reason)
 		}
-	}
-	if c.Backend != "" {
-		add("backend=%s", c.Backend)
 	}
 	if c.MTU > 0 {
 		add("mtu=%d", c.MTU)

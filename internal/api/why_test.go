@@ -24,8 +24,8 @@ func TestWriteWhy(t *testing.T) {
      Connection: -> 192.0.2.7:6783 established, unencrypted
            Path: fastdp
 
-fastdp  in-use   backend=vxlan mtu=1376 rtt=0.1ms [192.0.2.7:6784] sent=4 heard=5
-sleeve  standby  mtu=1418 cipher=aes-256-gcm
+fastdp/vxlan  in-use   mtu=1376 rtt=0.1ms [192.0.2.7:6784] sent=4 heard=5
+sleeve        standby  mtu=1418 cipher=aes-256-gcm
 `},
 		{"down, below the minimum", Why{Peer: peerName, NickName: "h2", State: StateEstablished, Address: "192.0.2.7:1", Path: "sleeve", MinPath: "kernel", Encrypted: true, Candidates: []Candidate{
 			{Path: "fastdp", Verdict: VerdictAbsent, Reason: "off", Meaning: "so\nit is"},
@@ -34,7 +34,16 @@ sleeve  standby  mtu=1418 cipher=aes-256-gcm
            Path: sleeve
         MinPath: kernel: this connection is below it
 
-fastdp  absent   off: so it is
+fastdp        absent   off: so it is
+`},
+		{"refused", Why{Peer: peerName, NickName: "h2", State: StateEstablished, Address: "192.0.2.7:1", Path: "sleeve", MinPath: "kernel,refuse", Refused: true, RefusedFrames: 7, Candidates: []Candidate{
+			{Path: "fastdp", Backend: "cage", Verdict: VerdictDown, Reason: "no-reply", Cipher: "chacha20-poly1305"},
+		}}, `           Peer: 02:00:00:00:00:02(h2)
+     Connection: <- 192.0.2.7:1 established, unencrypted
+           Path: sleeve
+        MinPath: kernel,refuse: this connection is below it, and carries nothing (7 frames dropped)
+
+fastdp/cage   down     no-reply cipher=chacha20-poly1305
 `},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

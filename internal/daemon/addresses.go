@@ -566,7 +566,7 @@ func (d *daemon) count(ctx context.Context) error {
 		}
 		st := d.router.Status()
 		n := len(st.Targets)
-		for _, c := range connections(st) {
+		for _, c := range d.connections(st) {
 			if c.Reason == api.ReasonSelf {
 				n--
 			}

@@ -12,7 +12,6 @@ import (
 	"weave/internal/api"
 	"weave/internal/hostnet"
 	"weave/internal/store"
-	"weave/odp/vxlan"
 	"weave/sleeve/udp"
 	"weave/tun"
 )
@@ -26,7 +25,7 @@ func (d *daemon) Status(ctx context.Context) (api.Status, error) { return d.stat
 // Connections lists connections, targets without one, and recent refused attempts.
 func (d *daemon) Connections(context.Context) (api.Connections, error) {
 	st := d.router.Status()
-	return api.Connections{Encryption: st.Encryption, Connections: connections(st)}, nil
+	return api.Connections{Encryption: st.Encryption, Connections: d.connections(st)}, nil
 }
 
 // Peers lists the known members.
@@ -114,7 +113,7 @@ func (d *daemon) Report(ctx context.Context) (api.Report, error) {
 		StartedAt:   st.StartedAt,
 		Degraded:    st.Degraded,
 		Router:      st.Router,
-		Connections: connections(rst),
+		Connections: d.connections(rst),
 		Peers:       peers(rst),
 		Targets:     d.router.Targets(),
 		Attachments: list,
@@ -150,7 +149,7 @@ func Undo(bridge string) error {
 		return coded(err)
 	}
 	defer h.Close()
-	return coded(errors.Join(h.Reset(bridge), vxlan.Remove()))
+	return coded(errors.Join(h.Reset(bridge), removeBackends()))
 }
 
 // coded gives an error of the packages below the code that users see.

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/cpu"
@@ -38,9 +40,13 @@ type Config struct {
 
 	MTU    int    // of the overlay
 	Cipher string // "auto", "aes", "chacha"
-	FastDP string // "auto", "vxlan", "ovs", "off"
+	FastDP string // "auto", "vxlan", "ovs", "off": no kernel path at all
+	// EncryptedPath says who carries data that must be encrypted: "sleeve" (the
+	// default), "kernel", or "auto", which is the kernel where user space has no AES.
+	EncryptedPath string
 	// MinPath is the worst path that is in order: "sleeve" (the default) or "kernel".
-	// Traffic goes on below it; status says degraded, and log and metrics tell.
+	// Below it status says degraded, and log and metrics tell; traffic goes on, or with
+	// "kernel,refuse" does not.
 	MinPath string
 	Bridge  string // "weave"
 	Lanes   int    // 0: by the number of CPUs
@@ -87,17 +93,46 @@ func (c *Config) fill() error {
 	if err := errors.Join(c.Addressing.Check(), c.Naming.Check()); err != nil {
 		return api.Errorf(api.CodeUsage, "%w", err)
 	}
-	if c.FastDP == "" {
-		c.FastDP = "auto"
+	return c.fillPaths()
+}
+
+// Words of Config.FastDP that are no backend's name.
+const (
+	fastAuto = "auto"
+	fastOff  = "off"
+)
+
+// fillPaths is fill for what concerns kernel paths.
+func (c *Config) fillPaths() error {
+	for _, v := range []struct {
+		flag  string
+		to    *string
+		words []string // the default first
+	}{
+		{"fastdp", &c.FastDP, []string{fastAuto, fastOff, "vxlan", "ovs"}},
+		{"encrypted-path", &c.EncryptedPath, []string{sealedSleeve, sealedKernel, sealedAuto}},
+		{"min-path", &c.MinPath, []string{"sleeve", "kernel", "kernel,alert", "kernel,refuse"}},
+	} {
+		if *v.to == "" {
+			*v.to = v.words[0]
+		}
+		if !slices.Contains(v.words, *v.to) {
+			return api.Errorf(api.CodeUsage, "--%s=%s: want one of %s", v.flag, *v.to, strings.Join(v.words, ", "))
+		}
 	}
-	switch c.MinPath {
-	case "":
-		c.MinPath = minSleeve
-	case minKernel, minSleeve:
-	default:
-		return api.Errorf(api.CodeUsage, "--min-path=%s: want kernel or sleeve", c.MinPath)
+	if c.FastDP == fastOff && c.EncryptedPath == sealedKernel {
+		return api.Errorf(api.CodeUsage, "--no-fastdp and --encrypted-path=kernel contradict each other")
 	}
-	return checkFastDP(c.FastDP)
+	min, err := parseMinPath(c.MinPath)
+	if err != nil {
+		return err
+	}
+	return min.possible(c)
+}
+
+// asksKernel reports whether a kernel path was asked for by name.
+func (c *Config) asksKernel() bool {
+	return c.FastDP != fastAuto && c.FastDP != fastOff || c.EncryptedPath == sealedKernel
 }
 
 // defaultLanes is one lane until there are cores to spare for a second pair of

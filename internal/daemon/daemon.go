@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"weave/crypto/handshake"
 	"weave/internal/api"
@@ -38,7 +39,7 @@ type daemon struct {
 	*dataplane
 	store    *store.Store
 	router   *mesh.Router
-	fast     *fastpath
+	kernel   *kernelPaths
 	paths    *pathLog
 	hostside *hostside
 	features map[string]string
@@ -110,12 +111,17 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err := d.hostside.ensure(); err != nil {
 		return err
 	}
-	if d.fast, err = openFast(d.cfg, name, steer, d.vouched); err != nil {
+	trial, err := loadTrial(d.store, d.log.With("part", "fastdp"), d.cfg.Version+" on "+kernelRelease(), d.cfg.asksKernel(), time.Now)
+	if err != nil {
 		return err
 	}
-	undo.add(d.fast.close)
-	steer.setKernel(d.fast.ov)
-	d.paths = &pathLog{log: d.log.With("part", "paths"), min: d.cfg.MinPath}
+	undo.add(func() { trial.end(false) })
+	if d.kernel, err = openKernel(d.cfg, name, trial, steer, d.vouched); err != nil {
+		return err
+	}
+	undo.add(d.kernel.close)
+	steer.setKernel(d.kernel)
+	d.paths = &pathLog{log: d.log.With("part", "paths"), min: d.gate.min}
 	d.features = d.probe()
 	channels, err := d.openServices(ctx, name, &undo)
 	if err != nil {
@@ -150,14 +156,14 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	defer context.AfterFunc(ctx, func() {
 		// The kernel goes on with what it does while we are away.
 		d.hostside.steer.stopped.Store(true)
-		d.fast.closing()
+		d.kernel.closing()
 		stopMesh()
 	})()
 	g.Go(func() error {
 		defer stopData()
 		return d.router.Run(meshCtx)
 	})
-	g.Go(func() error { return d.fast.run(data) })
+	g.Go(func() error { return d.kernel.run(data) })
 	g.Go(func() error { return d.hostside.steer.run(ctx) })
 	g.Go(func() error { return d.ov.Run(data) })
 	g.Go(func() error { return d.sw.Run(data) })
@@ -238,10 +244,7 @@ func (d *daemon) newRouter(name peer.Name, static *handshake.StaticKey, channels
 
 // overlays are the paths there are, best first.
 func (d *daemon) overlays() []overlay.Overlay {
-	if d.fast.ov == nil {
-		return []overlay.Overlay{d.ov}
-	}
-	return []overlay.Overlay{d.fast.ov, d.ov}
+	return append(d.kernel.offered(), d.ov)
 }
 
 // vouched takes a peer's word for where MACs are.
@@ -287,7 +290,8 @@ func (d *daemon) probe() map[string]string {
 	return map[string]string{
 		"tap":    fmt.Sprint(f),
 		"udp":    d.net.Offloads(),
-		"fastdp": d.fast.describe(),
+		"fastdp": d.kernel.clear.describe("a connection may be in clear"),
+		"cage":   d.kernel.sealed.describe("a connection must be encrypted"),
 	}
 }
 
@@ -301,6 +305,15 @@ func (d *daemon) tapDrops() map[string]uint64 {
 		}
 	}
 	return sum
+}
+
+// kernelRelease is what uname -r says.
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "?"
+	}
+	return unix.ByteSliceToString(u.Release[:])
 }
 
 // pins keeps the mesh's memory of peers' keys in the store.

@@ -20,10 +20,11 @@ const tapName = "weavetap"
 
 // dataplane is the TAP device, the sockets, and the switch between them.
 type dataplane struct {
-	tap *tun.Device
-	net *sleeve.UDPNetwork
-	ov  *sleeve.Overlay
-	sw  *forward.Switch
+	tap  *tun.Device
+	net  *sleeve.UDPNetwork
+	ov   *sleeve.Overlay
+	sw   *forward.Switch
+	gate gate
 
 	gen atomic.Uint64 // of the last snapshot
 }
@@ -32,6 +33,9 @@ type dataplane struct {
 // parts run. On failure nothing stays open.
 func openDataplane(cfg *Config, local peer.Name, onMAC func(forward.MACEvent)) (_ *dataplane, err error) {
 	dp := &dataplane{}
+	if dp.gate.min, err = parseMinPath(cfg.MinPath); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			dp.close()
@@ -65,7 +69,7 @@ func openDataplane(cfg *Config, local peer.Name, onMAC func(forward.MACEvent)) (
 		return nil, err
 	}
 	dp.ov, err = sleeve.New(sleeve.Config{
-		Network: dp.net, Receiver: dp.sw, Log: cfg.Log.With("part", "sleeve"),
+		Network: dp.net, Receiver: receiver{dp.sw, &dp.gate}, Log: cfg.Log.With("part", "sleeve"),
 		Lanes: len(ports), MTU: cfg.MTU, TooBig: dp.sw.TooBig,
 		RekeyAfter: cfg.RekeyAfter,
 	})
@@ -84,10 +88,13 @@ func (dp *dataplane) close() {
 
 // setView turns what the mesh knows into what the switch forwards by.
 func (dp *dataplane) setView(v mesh.View, log *slog.Logger) {
-	hops := map[peer.Name][]forward.Hop{}
+	dp.gate.setLinks(v.Links)
+	hops, far := map[peer.Name][]forward.Hop{}, map[peer.Name][]forward.Hop{}
 	for name, links := range v.Links {
 		if p := pathOf(links); p != nil {
+			p = dp.gate.path(name, p)
 			hops[name] = []forward.Hop{{Peer: name, Path: p}}
+			far[name] = []forward.Hop{{Peer: name, Path: dp.gate.far(name, p)}}
 		}
 	}
 	snap := &forward.Snapshot{
@@ -98,8 +105,10 @@ func (dp *dataplane) setView(v mesh.View, log *slog.Logger) {
 		Parent:     v.Routes.Parent,
 	}
 	for dest, via := range v.Routes.Unicast {
-		if h := hops[via]; h != nil {
-			snap.Unicast[dest] = h
+		if dest == via && hops[via] != nil {
+			snap.Unicast[dest] = hops[via]
+		} else if far[via] != nil {
+			snap.Unicast[dest] = far[via]
 		}
 	}
 	for origin, vias := range v.Routes.Broadcast {

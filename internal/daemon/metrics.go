@@ -11,6 +11,7 @@ import (
 	"weave/internal/api"
 	"weave/internal/forward"
 	"weave/mesh"
+	"weave/odp"
 	"weave/sleeve"
 	"weave/tun"
 )
@@ -28,6 +29,7 @@ type metrics struct {
 	switchFrames, switchBytes, switchDrops      *prometheus.Desc
 	macs, writeErrors, socketDrops, tunnelDrops *prometheus.Desc
 	path, pathChanges, belowMin, kernelPath     *prometheus.Desc
+	refusedFrames, kernelReady                  *prometheus.Desc
 }
 
 func newMetrics(d *daemon) *metrics {
@@ -35,31 +37,33 @@ func newMetrics(d *daemon) *metrics {
 		return prometheus.NewDesc("weave_"+name, help, labels, nil)
 	}
 	return &metrics{
-		d:            d,
-		addresses:    newAddressMetrics(),
-		info:         desc("build_info", "Version of the program; the value is 1.", "version"),
-		connections:  desc("connections", "Connections and targets by state, path in use and encryption of the data.", "state", "type", "encryption"),
-		terminations: desc("connection_terminations_total", "Control connections that ended."),
-		refused:      desc("connections_refused_total", "Inbound attempts that came to nothing, by reason.", "reason"),
-		rtt:          desc("connection_rtt_seconds", "Smoothed round trip on the path in use.", "peer", "path"),
-		linkUp:       desc("connection_up", "Whether the path is proven.", "peer", "path"),
-		linkMTU:      desc("connection_mtu_bytes", "Largest inner IP packet that one datagram of the path carries.", "peer", "path"),
-		frames:       desc("frames_total", "Superframes over a path.", "peer", "path", "direction"),
-		bytes:        desc("bytes_total", "Bytes of frames over a path.", "peer", "path", "direction"),
-		datagrams:    desc("datagrams_total", "Datagrams over a path.", "peer", "path", "direction"),
-		keyEpoch:     desc("key_exchanges_total", "Key exchanges done on a link.", "peer", "path"),
-		drops:        desc("link_drops_total", "Datagrams and frames dropped on a link, by reason.", "peer", "path", "reason"),
-		switchFrames: desc("switch_frames_total", "Superframes read from and written to the bridge.", "direction"),
-		switchBytes:  desc("switch_bytes_total", "Bytes read from and written to the bridge.", "direction"),
-		switchDrops:  desc("switch_drops_total", "Frames the switch dropped, by reason.", "reason"),
-		macs:         desc("macs", "MAC addresses known."),
-		writeErrors:  desc("switch_write_errors_total", "Frames the TAP device did not take."),
-		socketDrops:  desc("drops_total", "Datagrams and frames that sleeve dropped, over all links past and present, by reason.", "reason"),
-		path:         desc("connection_path", "The path in use of each connection; the value is 1. The reason says why it is not the kernel's.", "peer", "path", "encrypted", "reason"),
-		pathChanges:  desc("path_changes_total", "Changes of the path that a connection uses, by the new path and the reason.", "path", "reason"),
-		belowMin:     desc("connection_below_min_path", "Whether the path in use is worse than --min-path.", "peer"),
-		kernelPath:   desc("kernel_path_events_total", "Packets of strangers dropped, and repairs, of the kernel path.", "event"),
-		tunnelDrops:  desc("tap_drops_total", "Frames dropped at the TAP device, by reason.", "reason"),
+		d:             d,
+		addresses:     newAddressMetrics(),
+		info:          desc("build_info", "Version of the program; the value is 1.", "version"),
+		connections:   desc("connections", "Connections and targets by state, path in use and encryption of the data.", "state", "type", "encryption"),
+		terminations:  desc("connection_terminations_total", "Control connections that ended."),
+		refused:       desc("connections_refused_total", "Inbound attempts that came to nothing, by reason.", "reason"),
+		rtt:           desc("connection_rtt_seconds", "Smoothed round trip on the path in use.", "peer", "path"),
+		linkUp:        desc("connection_up", "Whether the path is proven.", "peer", "path"),
+		linkMTU:       desc("connection_mtu_bytes", "Largest inner IP packet that one datagram of the path carries.", "peer", "path"),
+		frames:        desc("frames_total", "Superframes over a path.", "peer", "path", "direction"),
+		bytes:         desc("bytes_total", "Bytes of frames over a path.", "peer", "path", "direction"),
+		datagrams:     desc("datagrams_total", "Datagrams over a path.", "peer", "path", "direction"),
+		keyEpoch:      desc("key_exchanges_total", "Key exchanges done on a link.", "peer", "path"),
+		drops:         desc("link_drops_total", "Datagrams and frames dropped on a link, by reason.", "peer", "path", "reason"),
+		switchFrames:  desc("switch_frames_total", "Superframes read from and written to the bridge.", "direction"),
+		switchBytes:   desc("switch_bytes_total", "Bytes read from and written to the bridge.", "direction"),
+		switchDrops:   desc("switch_drops_total", "Frames the switch dropped, by reason.", "reason"),
+		macs:          desc("macs", "MAC addresses known."),
+		writeErrors:   desc("switch_write_errors_total", "Frames the TAP device did not take."),
+		socketDrops:   desc("drops_total", "Datagrams and frames that sleeve dropped, over all links past and present, by reason.", "reason"),
+		path:          desc("connection_path", "The path in use of each connection; the value is 1. The reason says why it is not the kernel's.", "peer", "path", "encrypted", "reason"),
+		pathChanges:   desc("path_changes_total", "Changes of the path that a connection uses, by the new path and the reason.", "path", "reason"),
+		belowMin:      desc("connection_below_min_path", "Whether the path in use is worse than --min-path.", "peer"),
+		kernelPath:    desc("kernel_path_events_total", "Packets of strangers dropped, and repairs, of the kernel path.", "event"),
+		refusedFrames: desc("min_path_refused_frames_total", "Frames dropped because the connection's path is below --min-path.", "peer", "direction"),
+		kernelReady:   desc("kernel_backend", "Whether a backend of a kernel path is in use on this host; the reason says why not.", "path", "backend", "reason"),
+		tunnelDrops:   desc("tap_drops_total", "Frames dropped at the TAP device, by reason.", "reason"),
 	}
 }
 
@@ -81,12 +85,26 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		m.links(c, counter, gauge)
 		m.paths(c, gauge)
 	}
-	for ch, n := range m.d.paths.all() {
+	for ch, n := range known(m.d.paths.all(), usualChanges()) {
 		counter(m.pathChanges, n, ch.to, ch.reason)
 	}
-	if be := m.d.fast.be; be != nil {
-		for event, n := range be.Counters() {
-			counter(m.kernelPath, n, event)
+	for event, n := range m.d.kernel.counters() {
+		counter(m.kernelPath, n, event)
+	}
+	names := m.d.view.Load().Links
+	for name, n := range m.d.gate.refused() {
+		if names[name] != nil {
+			counter(m.refusedFrames, n.in.Load(), name.String(), "in")
+			counter(m.refusedFrames, n.out.Load(), name.String(), "out")
+		}
+	}
+	for _, p := range m.d.kernel.all() {
+		for _, b := range p.backends {
+			ready := 0.0
+			if b.reason == "" {
+				ready = 1
+			}
+			gauge(m.kernelReady, ready, b.path, b.name, b.reason)
 		}
 	}
 	sw := m.d.sw.Stats()
@@ -122,7 +140,7 @@ func known[K comparable](counts map[K]uint64, keys []K) map[K]uint64 {
 func (m *metrics) mesh(st mesh.Status, counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
 	type key struct{ state, path, encryption string }
 	count := map[key]int{}
-	for _, c := range connections(st) {
+	for _, c := range m.d.connections(st) {
 		k := key{string(c.State), c.Path, ""}
 		if c.Encrypted {
 			k.encryption = "yes"
@@ -148,7 +166,15 @@ func (m *metrics) links(c mesh.ConnStatus, counter func(*prometheus.Desc, uint64
 		return
 	}
 	name := c.Peer.String()
+	seen := map[string]bool{} // a connection has one of the two kernel paths at most
 	for _, l := range c.Links {
+		if l.Path == odp.SealedName {
+			l.Path = odp.Name
+		}
+		if seen[l.Path] {
+			continue
+		}
+		seen[l.Path] = true
 		up := 0.0
 		if l.Up {
 			up = 1
@@ -178,10 +204,10 @@ func (m *metrics) paths(c mesh.ConnStatus, gauge func(*prometheus.Desc, float64,
 	if c.Encrypted {
 		encrypted = "yes"
 	}
-	if belowMin(m.d.cfg.MinPath, c) {
+	if m.d.gate.min.below(c) {
 		below = 1
 	}
-	gauge(m.path, 1, c.Peer.String(), c.Path, encrypted, whyNot(c, m.d.fast.off))
+	gauge(m.path, 1, c.Peer.String(), c.Path, encrypted, m.d.kernel.whyNot(c))
 	gauge(m.belowMin, below, c.Peer.String())
 }
 

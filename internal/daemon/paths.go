@@ -1,14 +1,26 @@
 package daemon
 
 import (
+	"log/slog"
 	"maps"
 	"sync"
 
+	"weave/crypto/session"
 	"weave/internal/peer"
 	"weave/mesh"
 	"weave/mesh/overlay"
 	"weave/odp"
+	"weave/sleeve"
 )
+
+// pathLog tells of the path that each connection uses: it logs and counts changes. It
+// belongs to the mesh's goroutine, but for what metrics read.
+type pathLog struct {
+	log *slog.Logger
+	min minPath
+	now map[peer.Name]string
+	count
+}
 
 // change is a change of the path that a connection uses.
 type change struct{ to, reason string }
@@ -32,6 +44,15 @@ func (c *count) all() map[change]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.changes)
+}
+
+// usualChanges are those that can be expected, so that metrics have them before.
+func usualChanges() []change {
+	out := []change{{odp.Name, "proven"}, {sleeve.Name, "proven"}}
+	for _, reason := range []string{odp.ReasonTimeout, odp.ReasonDevice, odp.ReasonPort, odp.ReasonRoute, odp.ReasonMTU, odp.ReasonFilter} {
+		out = append(out, change{sleeve.Name, reason})
+	}
+	return out
 }
 
 // follow compares the path of each connection with the one before. old are the links
@@ -65,35 +86,45 @@ func (p *pathLog) follow(old, v mesh.View) {
 		}
 		if had {
 			log("path changed", "peer", name, "from", from, "to", to, "reason", reason)
-			if p.min == minKernel && from == odp.Name {
-				p.log.Warn("path below the minimum", "peer", name, "path", to, "min_path", p.min, "reason", reason)
+			if p.min.kernel && from == odp.Name {
+				p.log.Warn("path below the minimum", "peer", name, "path", to, "min_path", p.min, "refused", p.min.refuse, "reason", reason)
 			}
 		}
 	}
 }
 
-// Values of Config.MinPath.
-const (
-	minKernel = "kernel"
-	minSleeve = "sleeve"
-)
-
-// belowMin reports whether a connection that is established uses a worse path than
-// the operator wants to hear of.
-func belowMin(min string, c mesh.ConnStatus) bool {
-	return min == minKernel && c.State == mesh.StateEstablished && c.Path != odp.Name
+// whyNot returns the reason why a connection does not use a kernel path, "" if it
+// does. Of the two paths the one counts that the connection could have.
+func (k *kernelPaths) whyNot(c mesh.ConnStatus) string {
+	if c.Path == odp.Name && c.State == mesh.StateEstablished {
+		return ""
+	}
+	name := odp.Name
+	if c.Encrypted && k.sealed.off.reason != odp.ReasonOff {
+		name = odp.SealedName
+	}
+	return k.pathReason(c, name)
 }
 
-// whyNot returns the reason why a connection does not use the kernel path, "" if it
-// does.
-func whyNot(c mesh.ConnStatus, off *reasonedPath) string {
+// pathReason returns why a connection does not have a path of that name now.
+func (k *kernelPaths) pathReason(c mesh.ConnStatus, name string) string {
 	for _, l := range c.Links {
-		if l.Path == odp.Name {
+		if word, _ := pathWord(l); word == name {
 			return l.Reason
 		}
 	}
-	if off != nil {
-		return off.reason
+	p := k.of(name == odp.SealedName)
+	if p.off.reason != "" {
+		return p.off.reason
 	}
 	return overlay.ReasonNotOffered
+}
+
+// pathWord tells the kernel paths of a connection's links apart: links themselves say
+// odp.Name for both.
+func pathWord(l overlay.Status) (name string, isLink bool) {
+	if l.Path == odp.Name && l.Cipher != session.CipherNone {
+		return odp.SealedName, true
+	}
+	return l.Path, l.Remote.IsValid()
 }

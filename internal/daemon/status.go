@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,16 +13,22 @@ import (
 	"weave/internal/peer"
 	"weave/mesh"
 	"weave/mesh/overlay"
+	"weave/sleeve"
 )
 
 // protocol is the version of the wire that status shows.
 const protocol = "1"
 
 // connections turns the router's view of connections into the stable one.
-func connections(st mesh.Status) []api.Connection {
+func (d *daemon) connections(st mesh.Status) []api.Connection {
 	out := make([]api.Connection, 0, len(st.Conns)+len(st.Refused))
 	for _, c := range st.Conns {
-		out = append(out, connection(c))
+		a := connection(c)
+		if c.State == mesh.StateEstablished {
+			a.Why = d.kernel.whyNot(c)
+			a.Refused = d.gate.min.refuse && d.gate.min.below(c)
+		}
+		out = append(out, a)
 	}
 	for _, r := range st.Refused {
 		out = append(out, api.Connection{
@@ -103,7 +108,7 @@ func peers(st mesh.Status) []api.Peer {
 // status is the services block.
 func (d *daemon) status(ctx context.Context) api.Status {
 	st := d.router.Status()
-	conns := connections(st)
+	conns := d.connections(st)
 	s := api.Status{
 		Version:   d.cfg.Version,
 		PID:       d.pid,
@@ -122,14 +127,17 @@ func (d *daemon) status(ctx context.Context) api.Status {
 			Peers:          api.PeerCounts{Known: len(st.Peers)},
 			TrustedSubnets: slices.Clone(d.cfg.Trusted),
 			MTU:            d.cfg.MTU,
-			FastDP:         d.fast.backendName(),
+			FastDP:         d.kernel.clear.name("off"),
+			FastDPReason:   d.kernel.clear.off.reason,
+			EncryptedPath:  d.kernel.sealed.name(sleeve.Name),
+			EncryptedWhy:   d.kernel.sealed.off.reason,
+			MinPath:        d.gate.min.String(),
 			Bridge:         d.cfg.Bridge,
 		},
 	}
 	for _, c := range st.Conns {
-		if belowMin(d.cfg.MinPath, c) {
-			s.Degraded = append(s.Degraded, fmt.Sprintf("connection to %s uses %s, below --min-path=%s: %s",
-				c.NickName, c.Path, d.cfg.MinPath, whyNot(c, d.fast.off)))
+		if d.gate.min.below(c) {
+			s.Degraded = append(s.Degraded, d.gate.min.degraded(c, d.kernel.whyNot(c)))
 		}
 	}
 	if s.IPAM, s.DNS = d.services(ctx, false); s.IPAM != nil {

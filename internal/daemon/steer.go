@@ -34,12 +34,12 @@ type steering struct {
 	port   atomic.Int64 // ifindex of the router's port, changes when it is repaired
 	log    *slog.Logger
 	sw     *forward.Switch // set once before run
-	fast   *odp.Overlay    // set by setKernel; nil: no kernel path
+	fast   []*odp.Overlay  // set by setKernel: the kernel paths there are
 
-	paths   atomic.Pointer[map[peer.Name]bool] // peers with a connection: whether its best path is the kernel's
-	poke    chan struct{}                      // has room for one
-	stale   atomic.Bool                        // entries may be gone
-	stopped atomic.Bool                        // the daemon ends: the kernel is to stay as it is
+	paths   atomic.Pointer[map[peer.Name]*odp.Overlay] // peers with a connection: the kernel path it uses, or nil
+	poke    chan struct{}                              // has room for one
+	stale   atomic.Bool                                // entries may be gone
+	stopped atomic.Bool                                // the daemon ends: the kernel is to stay as it is
 
 	mu      sync.Mutex // held while the kernel is asked
 	at      map[ether.MAC]place
@@ -54,39 +54,39 @@ type steering struct {
 
 // place is where a remote MAC's entry points to.
 type place struct {
-	owner  peer.Name
-	port   int
-	kernel bool
-	gone   bool // the switch has forgotten it; it stays for as long as its path lingers
-	left   bool // as an earlier run left it, until the owner's connection has a path
+	owner peer.Name
+	port  int
+	via   *odp.Overlay // nil: user space
+	gone  bool         // the switch has forgotten it; it stays for as long as its path lingers
+	left  bool         // as an earlier run left it, until the owner's connection has a path
 }
 
 func newSteering(fdb *hostnet.FDB, local peer.Name, bridge ether.MAC, log *slog.Logger) *steering {
 	s := &steering{fdb: fdb, local: local, bridge: bridge, log: log, poke: make(chan struct{}, 1), at: map[ether.MAC]place{}}
-	s.paths.Store(&map[peer.Name]bool{})
+	s.paths.Store(&map[peer.Name]*odp.Overlay{})
 	s.locals.macs = map[ether.MAC]bool{}
 	return s
 }
 
-// setKernel takes the kernel path, and note of what an earlier run left there. It is
+// setKernel takes the kernel paths, and note of what an earlier run left there. It is
 // to be called before run.
-func (s *steering) setKernel(ov *odp.Overlay) {
-	if s.fast = ov; ov == nil {
-		return
-	}
+func (s *steering) setKernel(k *kernelPaths) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.adopted = map[ether.MAC]bool{}
-	for mac := range ov.Adopted() {
+	s.fast, s.adopted = k.overlays(), map[ether.MAC]bool{}
+	for mac := range k.adopted() {
 		s.adopted[mac] = true
 	}
 }
 
 // setView takes note of the paths there are; it does not block.
 func (s *steering) setView(v mesh.View) {
-	paths := make(map[peer.Name]bool, len(v.Links))
+	paths := make(map[peer.Name]*odp.Overlay, len(v.Links))
 	for name, links := range v.Links {
-		_, paths[name] = links[0].(*odp.Link)
+		paths[name] = nil
+		if l, ok := links[0].(*odp.Link); ok {
+			paths[name] = l.Overlay()
+		}
 	}
 	s.paths.Store(&paths)
 	s.wake()
@@ -107,16 +107,18 @@ func (s *steering) kernelChanged() {
 	s.wake()
 }
 
-// kernel reports whether frames to the peer go by the kernel. A connection decides by
-// its best path; without one a path that was up lingers.
-func (s *steering) kernel(owner peer.Name) bool {
-	if s.fast == nil {
-		return false
+// kernel returns the kernel path that frames to the peer take, nil if user space does.
+// A connection decides by its best path; without one a path that was up lingers.
+func (s *steering) kernel(owner peer.Name) *odp.Overlay {
+	if via, connected := (*s.paths.Load())[owner]; connected {
+		return via
 	}
-	if kernel, connected := (*s.paths.Load())[owner]; connected {
-		return kernel
+	for _, ov := range s.fast {
+		if ov.Lingers(owner) {
+			return ov
+		}
 	}
-	return s.fast.Lingers(owner)
+	return nil
 }
 
 // onMAC follows the switch; it runs on the switch's goroutine.
@@ -138,9 +140,9 @@ func (s *steering) onMAC(e forward.MACEvent) {
 		// The bridge has made the entry its own.
 		if p, ok := s.at[e.MAC]; ok {
 			delete(s.at, e.MAC)
-			if p.kernel {
+			if p.via != nil {
 				s.done("delete", s.fdb.Delete(e.MAC, p.port))
-				s.fast.Backend().Unsteer(e.MAC)
+				p.via.Backend().Unsteer(e.MAC)
 			}
 		}
 	default:
@@ -149,7 +151,7 @@ func (s *steering) onMAC(e forward.MACEvent) {
 }
 
 func (s *steering) forget(mac ether.MAC) {
-	if p := s.at[mac]; p.kernel && s.kernel(p.owner) {
+	if p := s.at[mac]; p.via != nil && s.kernel(p.owner) == p.via {
 		p.gone = true
 		s.at[mac] = p
 		return
@@ -166,8 +168,8 @@ func (s *steering) remove(mac ether.MAC) {
 	}
 	delete(s.at, mac)
 	s.done("delete", s.fdb.Delete(mac, p.port))
-	if p.kernel {
-		s.fast.Backend().Unsteer(mac)
+	if p.via != nil {
+		p.via.Backend().Unsteer(mac)
 	}
 }
 
@@ -180,17 +182,17 @@ func (s *steering) put(mac ether.MAC, owner peer.Name) {
 	}
 	delete(s.adopted, mac)
 	now := place{owner: owner, port: int(s.port.Load())}
-	if s.kernel(owner) {
-		if port, err := s.fast.Backend().Steer(mac, owner); err == nil {
-			now.port, now.kernel = port, true
+	if via := s.kernel(owner); via != nil {
+		if port, err := via.Backend().Steer(mac, owner); err == nil {
+			now.port, now.via = port, via
 		} else {
 			s.log.Debug("not steered to the kernel path", "mac", mac, "peer", owner, "err", err)
 		}
 	}
 	s.done("replace", s.fdb.Replace(mac, now.port))
 	s.at[mac] = now
-	if before.kernel && !now.kernel {
-		s.fast.Backend().Unsteer(mac)
+	if before.via != nil && now.via != before.via {
+		before.via.Backend().Unsteer(mac)
 	}
 }
 
@@ -208,26 +210,26 @@ func (s *steering) apply() {
 		return
 	}
 	type way struct {
-		kernel bool
-		port   int
+		via  *odp.Overlay
+		port int
 	}
 	ways := map[peer.Name]way{}
 	moved := 0
 	for mac, p := range s.at {
 		w, ok := ways[p.owner]
 		if !ok {
-			w = way{false, int(s.port.Load())}
-			if s.kernel(p.owner) {
-				if port := s.fast.Backend().State(p.owner).Port; port != 0 {
-					w = way{true, port}
+			w = way{nil, int(s.port.Load())}
+			if via := s.kernel(p.owner); via != nil {
+				if port := via.Backend().State(p.owner).Port; port != 0 {
+					w = way{via, port}
 				}
 			}
 			ways[p.owner] = w
 		}
 		switch {
-		case p.gone && !w.kernel:
+		case p.gone && w.via == nil:
 			s.remove(mac)
-		case p.left || p.kernel != w.kernel || p.port != w.port:
+		case p.left || p.via != w.via || p.port != w.port:
 			s.put(mac, p.owner)
 			moved++
 		}
@@ -276,19 +278,18 @@ func (s *steering) run(ctx context.Context) error {
 
 // disown removes what an earlier run left and nobody came back for.
 func (s *steering) disown() {
-	if s.fast == nil {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.adopted)
-	be := s.fast.Backend()
-	err := s.fdb.Prune(func(m ether.MAC) bool { return s.at[m].kernel }, be.Ports()...)
-	s.done("prune", err)
-	if n := len(be.Adopted()); n > 0 {
-		s.log.Info("addresses of an earlier run not asked for", "count", n)
+	for _, ov := range s.fast {
+		be := ov.Backend()
+		err := s.fdb.Prune(func(m ether.MAC) bool { return s.at[m].via == ov }, be.Ports()...)
+		s.done("prune", err)
+		if n := len(be.Adopted()); n > 0 {
+			s.log.Info("addresses of an earlier run not asked for", "path", be.Name(), "count", n)
+		}
+		be.Disown()
 	}
-	be.Disown()
 }
 
 // watch tells the switch of MACs the bridge sees on other ports.
@@ -330,7 +331,7 @@ func (s *steering) tellLocals(ctx context.Context) {
 	s.locals.Lock()
 	dirty := s.locals.dirty
 	s.locals.Unlock()
-	if !dirty || s.fast == nil || !pause(ctx, localDelay) {
+	if !dirty || len(s.fast) == 0 || !pause(ctx, localDelay) {
 		return
 	}
 	s.locals.Lock()
@@ -341,5 +342,7 @@ func (s *steering) tellLocals(ctx context.Context) {
 	}
 	s.locals.Unlock()
 	slices.SortFunc(macs, func(a, b ether.MAC) int { return slices.Compare(a[:], b[:]) })
-	s.fast.SetLocalMACs(macs)
+	for _, ov := range s.fast {
+		ov.SetLocalMACs(macs)
+	}
 }

@@ -27,7 +27,7 @@ func (d *daemon) Why(_ context.Context, req api.WhyRequest) (api.Why, error) {
 		return api.Why{}, api.Errorf(api.CodeUsage, "%q is this host itself: name another", req.Peer)
 	}
 	p := st.Peers[i]
-	w := api.Why{Peer: p.Name, NickName: p.NickName, MinPath: d.cfg.MinPath}
+	w := api.Why{Peer: p.Name, NickName: p.NickName, MinPath: d.gate.min.String()}
 	c := slices.IndexFunc(st.Conns, func(c mesh.ConnStatus) bool {
 		return c.Peer == p.Name && (c.State == mesh.StateEstablished || c.State == mesh.StatePending)
 	})
@@ -39,19 +39,42 @@ func (d *daemon) Why(_ context.Context, req api.WhyRequest) (api.Why, error) {
 	w.State, w.Outbound, w.Address = api.State(conn.State.String()), conn.Outbound, conn.Addr
 	w.Path, w.Encrypted, w.Error = conn.Path, conn.Encrypted, conn.Error
 	w.Candidates = d.candidates(conn)
+	if w.Reason = d.kernel.whyNot(conn); d.gate.min.refuse && d.gate.min.below(conn) {
+		w.Refused, w.RefusedFrames = true, d.gate.frames(conn.Peer)
+	}
 	return w, nil
 }
 
-// candidates lists the paths of a connection, best first.
+// candidates lists the paths of a connection, best first, and of the kernel paths all
+// backends that this build has.
 func (d *daemon) candidates(c mesh.ConnStatus) (out []api.Candidate) {
-	links := slices.Clone(c.Links)
-	if !slices.ContainsFunc(links, func(l overlay.Status) bool { return l.Path == odp.Name }) {
-		links = append(links, overlay.Status{Path: odp.Name, Reason: whyNot(c, d.fast.off)})
-	}
-	rank := func(l overlay.Status) int { return slices.Index([]string{odp.Name, sleeve.Name}, l.Path) }
-	slices.SortStableFunc(links, func(a, b overlay.Status) int { return rank(a) - rank(b) })
-	for _, l := range links {
-		out = append(out, candidate(l, c))
+	for _, name := range []string{odp.Name, odp.SealedName, sleeve.Name} {
+		i := slices.IndexFunc(c.Links, func(l overlay.Status) bool {
+			word, _ := pathWord(l)
+			return word == name
+		})
+		l := overlay.Status{Path: name}
+		if i >= 0 {
+			l = c.Links[i]
+		}
+		if name == sleeve.Name {
+			out = append(out, candidate(l, c))
+			continue
+		}
+		for _, b := range d.kernel.of(name == odp.SealedName).backends {
+			switch {
+			case b.reason != "":
+				l = overlay.Status{Reason: b.reason}
+			case i < 0:
+				l.Reason = overlay.ReasonNotOffered
+			}
+			l.Path, l.Offloads = odp.Name, b.name
+			a := candidate(l, c)
+			if b.reason != "" && b.text != "" && a.Meaning == "" {
+				a.Meaning = b.text
+			}
+			out = append(out, a)
+		}
 	}
 	return out
 }
@@ -73,7 +96,7 @@ func candidate(l overlay.Status, c mesh.ConnStatus) api.Candidate {
 	if l.Path == odp.Name {
 		a.Backend = l.Offloads
 	}
-	if l.Cipher != session.CipherNone {
+	if l.Cipher != session.CipherNone && l.Remote.IsValid() {
 		a.Cipher = l.Cipher.String()
 	}
 	return a

@@ -15,10 +15,11 @@ const (
 	bucketPins     = "pins"
 
 	keySchema    = "schema"
-	keyPeerName  = "peer-name"  // 6 bytes
-	keyHostHash  = "host"       // 32 bytes, see Identity
-	keyStaticKey = "static-key" // opaque bytes
-	keyTargets   = "targets"    // array of text
+	keyPeerName  = "peer-name"   // 6 bytes
+	keyHostHash  = "host"        // 32 bytes, see Identity
+	keyStaticKey = "static-key"  // opaque bytes
+	keyTargets   = "targets"     // array of text
+	keyTrial     = "kernel-path" // KernelTrial
 )
 
 // PublicKeySize is the size of a pinned key, in bytes.
@@ -60,6 +61,23 @@ func (s *Store) Targets() ([]string, error) {
 func (s *Store) SetTargets(targets []string) error {
 	return s.put(bucketMesh, keyTargets, slices.Concat([]string{}, targets))
 }
+
+// KernelTrial is how runs that used a kernel path ended.
+type KernelTrial struct {
+	Running bool   `cbor:"1,keyasint"` // a run has begun to use one, and has neither done so for long nor ended in order
+	Failed  int    `cbor:"2,keyasint"` // runs in a row that died like that
+	Last    int64  `cbor:"3,keyasint"` // Unix seconds when the last of them was noticed
+	Subject string `cbor:"4,keyasint"` // program and kernel
+}
+
+// KernelTrial returns the zero value if nothing was remembered.
+func (s *Store) KernelTrial() (t KernelTrial, err error) {
+	_, err = s.get(bucketMeta, keyTrial, &t)
+	return t, err
+}
+
+// SetKernelTrial remembers t before it returns.
+func (s *Store) SetKernelTrial(t KernelTrial) error { return s.put(bucketMeta, keyTrial, t) }
 
 // Pin returns the public key that name was first seen with; false if it never
 // was.
