@@ -1,0 +1,97 @@
+package fastdp_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"weave/internal/api"
+)
+
+func (s *site) why(peer string) (w api.Why) {
+	json.Unmarshal([]byte(s.d.Weave("why", peer, "--json").Stdout), &w)
+	return w
+}
+
+// Below a minimum that refuses, a connection carries nothing, in either direction, and
+// says so; above it all is as ever.
+func TestMinPathRefuses(t *testing.T) {
+	_, a, b := newSites(t)
+	a.start("--min-path=kernel,refuse")
+	b.start(a.IP4.String())
+	a.attach()
+	b.attach()
+	on(t, "fastdp", joinLimit, a, b)
+	within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+	a.d.MustWeave("status", "--check")
+	undo := block("", a, b)
+	on(t, "sleeve", 5*time.Second, a, b)
+	if lost := a.pings(b, 5, "0.1"); lost != 5 {
+		t.Errorf("%d of 5 pings lost below the minimum, want all", lost)
+	}
+	if lost := b.pings(a, 5, "0.1"); lost != 5 {
+		t.Errorf("%d of 5 pings of the other side lost, want all", lost)
+	}
+	w := a.why("b")
+	if !w.Refused || w.RefusedFrames == 0 || w.Reason == "" || w.State != api.StateEstablished {
+		t.Errorf("why says %+v", w)
+	}
+	if c := a.conn(); !c.Refused || c.Why == "" {
+		t.Errorf("status says %+v", c)
+	}
+	if out := a.d.MustWeave("status", "connections"); !strings.Contains(out, " refused") {
+		t.Errorf("status connections does not tell:\n%s", out)
+	}
+	if r := a.d.Weave("status", "--check"); r.Code != 4 || !strings.Contains(r.Stderr, "carries nothing") {
+		t.Errorf("status --check: exit %d: %s", r.Code, r.Stderr)
+	}
+	for _, direction := range []string{"in", "out"} {
+		found := false
+		for line := range strings.Lines(a.metrics()) {
+			found = found || strings.HasPrefix(line, `weave_min_path_refused_frames_total{direction="`+direction) && !strings.HasSuffix(line, " 0\n")
+		}
+		if !found {
+			t.Errorf("no frames %s are counted", direction)
+		}
+	}
+	if c := b.conn(); c.Refused {
+		t.Error("the other side says that it refuses")
+	}
+	undo()
+	on(t, "fastdp", 30*time.Second, a, b)
+	within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+	if w := a.why("b"); w.Refused {
+		t.Errorf("still refused: %+v", w)
+	}
+	a.d.MustWeave("status", "--check")
+}
+
+// A daemon that died again and again as soon as it used the kernel does without, until
+// it is told to.
+func TestQuarantine(t *testing.T) {
+	_, a, b := newSites(t)
+	a.start()
+	for range 3 {
+		b.start(a.IP4.String())
+		on(t, "fastdp", joinLimit, b)
+		b.d.Kill9()
+	}
+	b.start(a.IP4.String())
+	on(t, "sleeve", joinLimit, a, b)
+	if got := b.reason(); got != "quarantine" {
+		t.Errorf("reason %q, want quarantine", got)
+	}
+	if out := b.d.MustWeave("status"); !strings.Contains(out, "FastDP: off (quarantine)") {
+		t.Errorf("status does not tell:\n%s", out)
+	}
+	if b.Try("ip", "link", "show", "weavevx").Code == 0 {
+		t.Error("the device is there")
+	}
+	b.d.Stop()
+	b.start("--fastdp=vxlan", a.IP4.String())
+	on(t, "fastdp", joinLimit, a, b)
+	b.d.Stop()
+	b.start(a.IP4.String())
+	on(t, "fastdp", joinLimit, a, b)
+}
