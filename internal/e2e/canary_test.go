@@ -146,6 +146,7 @@ func tell(from *testnet.Namespace, to netip.AddrPort, done <-chan struct{}) {
 // With a password nothing that containers send is on the underlay, whatever the
 // daemons go through.
 func TestNothingInClear(t *testing.T) {
+	t.Parallel()
 	lab, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
 	pw := harness.PasswordFile(t, harness.Password)
@@ -190,6 +191,7 @@ func TestNothingInClear(t *testing.T) {
 
 // Keys are changed again and again, under load, and nothing shows or is lost.
 func TestNothingInClearWhileRekeying(t *testing.T) {
+	t.Parallel()
 	lab, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
 	pw := harness.PasswordFile(t, harness.Password)

@@ -180,9 +180,12 @@ func TestFaultsOfTheHost(t *testing.T) {
 	for dir := nobody; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
 		os.Chmod(dir, 0o755)
 	}
+	// A copy that everybody may start, wherever the checkout is.
+	bin := filepath.Join(nobody, "weave")
+	harness.MustSucceed(t, a.Try("install", "-m", "755", a.Bin, bin))
 	// in runs weave launch behind a prefix of other commands.
 	in := func(prefix string, dirs ...string) testnet.Result {
-		return a.Try("sh", "-c", prefix+` "$@"`, "sh", a.Bin, "launch", dirs[0], dirs[1], dirs[2], dirs[3])
+		return a.Try("sh", "-c", prefix+` "$@"`, "sh", bin, "launch", dirs[0], dirs[1], dirs[2], dirs[3])
 	}
 	shell := func(setup string) string { return "exec unshare -m sh -c '" + setup + ` && exec "$@"' sh` }
 

@@ -60,6 +60,7 @@ func clean(t *testing.T, s *harness.Site) {
 // A reset leaves nothing behind, whatever state the daemon is in, and the host
 // can join again as if it were new.
 func TestReset(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
 	pw := harness.PasswordFile(t, harness.Password)

@@ -22,6 +22,7 @@ const recovery = 3 * time.Second
 // A path becomes narrower under a running TCP stream and says nothing: the stream
 // stands still for three seconds at most, and then gets all that the path carries.
 func TestPathNarrows(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		mtu     int
@@ -33,6 +34,7 @@ func TestPathNarrows(t *testing.T) {
 		{"1280 over IPv6", 1280, true, harness.Outer6},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			_, sites := harness.NewSites(t, 2)
 			a, b := sites[0], sites[1]
 			harness.Watched(a, b)

@@ -25,6 +25,7 @@ const refuseLimit = 10*time.Second + time.Second
 // All who cannot take part knock at one host at the same time. Each is told, and
 // shown at both ends, why; meanwhile an honest host joins and works.
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	lab, sites := harness.NewSites(t, 5)
 	a, wrong, without, open, honest := sites[0], sites[1], sites[2], sites[3], sites[4]
 	pw := harness.PasswordFile(t, harness.Password)

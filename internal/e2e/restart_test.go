@@ -16,6 +16,7 @@ const backLimit = 5 * time.Second
 // A daemon that was killed is launched again: the link comes back by itself and
 // its containers work again. The same with the end that was dialed.
 func TestKillAndRelaunch(t *testing.T) {
+	t.Parallel()
 	for name, victim := range map[string]int{"the end that dials": 1, "the end that is dialed": 0} {
 		t.Run(name, func(t *testing.T) {
 			_, sites := harness.NewSites(t, 2)
@@ -57,6 +58,7 @@ func TestKillAndRelaunch(t *testing.T) {
 // A stop leaves the host's containers talking to each other; --resume takes up
 // the targets.
 func TestStopAndResume(t *testing.T) {
+	t.Parallel()
 	lab, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
 	pw := harness.PasswordFile(t, harness.Password)
@@ -107,6 +109,7 @@ func TestStopAndResume(t *testing.T) {
 // A daemon that stood still for a while goes on as if nothing had been, also when
 // it stood still for so long that its peer gave it up.
 func TestFrozenPeer(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewSites(t, 4)
 	pw := harness.PasswordFile(t, harness.Password)
 	pairs := []struct {

@@ -15,6 +15,7 @@ const roamLimit = 2 * time.Second
 // is made anew while it flows. In one pair the end that dials moves, in the other
 // the end that is dialed.
 func TestRoaming(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewSites(t, 4)
 	pw := harness.PasswordFile(t, harness.Password)
 	pairs := []struct {

@@ -16,6 +16,7 @@ import (
 // However the password is given, it is not to be seen afterwards: not in the
 // arguments or environment of a process, in files, or in what commands print.
 func TestPasswordStaysHidden(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
 	pw := harness.PasswordFile(t, harness.Password)

@@ -9,6 +9,7 @@ import (
 
 // The uplink is pulled out and plugged in again.
 func TestUnplugged(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
 	pw := harness.PasswordFile(t, harness.Password)

@@ -50,6 +50,7 @@ type TB interface {
 // Lab is a network of hosts.
 type Lab struct {
 	t      TB
+	prefix string // of its namespaces' names
 	dir    string // run and state directories of the daemons
 	mu     sync.Mutex
 	spaces []*Namespace // under mu: tests make and delete containers side by side
@@ -64,12 +65,13 @@ type Lab struct {
 func New(t TB) *Lab {
 	t.Helper()
 	sweep()
-	LeakCheck(t)                              // registered first, so it looks last
+	prefix := fmt.Sprintf("%s%d-", ownPrefix(), serial.Add(1))
+	leakCheck(t, prefix)                      // registered first, so it looks last
 	dir, err := os.MkdirTemp("", ownPrefix()) // not t.TempDir: a socket's path has 107 bytes
 	if err != nil {
 		t.Fatalf("making a lab: %v", err)
 	}
-	l := &Lab{t: t, dir: dir, rules: make(map[[2]int]int)}
+	l := &Lab{t: t, prefix: prefix, dir: dir, rules: make(map[[2]int]int)}
 	t.Cleanup(l.close)
 	probe, err := l.namespace("probe")
 	if errors.Is(err, unix.EPERM) {
@@ -107,7 +109,7 @@ func (l *Lab) close() {
 // netnsDir is where `ip netns` and weave look for names.
 const netnsDir = "/run/netns"
 
-// serial numbers the namespaces of this process.
+// serial numbers the labs of this process and their namespaces.
 var serial atomic.Int64
 
 // ownPrefix starts the names of this process's namespaces.
@@ -141,13 +143,14 @@ func remove(dead func(pid int) bool) {
 	}
 }
 
-// LeakCheck makes the test fail if, when it has ended and its labs are gone, there
-// are more of this process's namespaces, of processes in them, or of weave's links
-// in the process's own namespace, than now.
-func LeakCheck(t TB) {
-	before := ownThings()
+// leakCheck makes the test fail if, when it has ended and its lab is gone, there are
+// more namespaces whose names start with prefix, processes in them, or weave's links
+// in the process's own namespace, than now. Other labs of the process, whose tests
+// may run at the same time, do not count.
+func leakCheck(t TB, prefix string) {
+	before := ownThings(prefix)
 	t.Cleanup(func() {
-		for thing := range ownThings() {
+		for thing := range ownThings(prefix) {
 			if !before[thing] {
 				t.Errorf("left behind: %s", thing)
 			}
@@ -156,9 +159,9 @@ func LeakCheck(t TB) {
 }
 
 // ownThings lists what labs and daemons make.
-func ownThings() map[string]bool {
+func ownThings(prefix string) map[string]bool {
 	out := make(map[string]bool)
-	names, _ := filepath.Glob(filepath.Join(netnsDir, ownPrefix()+"*"))
+	names, _ := filepath.Glob(filepath.Join(netnsDir, prefix+"*"))
 	for _, path := range names {
 		out["namespace "+path] = true
 		for _, pid := range processesIn(inodeOf(path)) {

@@ -39,7 +39,7 @@ func (n *Namespace) Ref() string { return "netns:" + n.Name }
 func (n *Namespace) Do(fn func() error) error { return n.thread.Do(fn) }
 
 func (l *Lab) namespace(label string) (*Namespace, error) {
-	n := &Namespace{Name: fmt.Sprintf("%s%d-%s", ownPrefix(), serial.Add(1), label), lab: l}
+	n := &Namespace{Name: fmt.Sprintf("%s%d-%s", l.prefix, serial.Add(1), label), lab: l}
 	var err error
 	if n.thread, err = ns.NewNamespace(); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 // Containers get addresses on every host, all different, that work everywhere, and
 // keep them when daemons restart.
 func TestAllocate(t *testing.T) {
+	t.Parallel()
 	_, sites := newSites(t, 3)
 	launchAll(t, sites)
 	if got := sites[0].weave("status", "ipam"); got != "" {
@@ -132,6 +133,7 @@ func TestFailedAttach(t *testing.T) {
 // The address of a container that is gone is kept for half a minute, whether the
 // daemon saw it go or not, and then given to the next.
 func TestVanished(t *testing.T) {
+	t.Parallel()
 	_, sites := newSites(t, 2)
 	launchAll(t, sites, "--ipalloc-range=10.40.0.0/28")
 	var addrs []netip.Addr

@@ -12,6 +12,7 @@ import (
 // One host of three cannot divide the range, and says why in time; what needs no
 // address of the range works all the same. With --wait it waits.
 func TestNoQuorum(t *testing.T) {
+	t.Parallel()
 	_, sites := newSites(t, 3)
 	a, b := sites[0], sites[1]
 	a.launch(ips(sites)...)
@@ -110,6 +111,7 @@ func TestConflict(t *testing.T) {
 // What a host owned that is gone for good is taken over by another, which says how
 // much it was.
 func TestRmPeer(t *testing.T) {
+	t.Parallel()
 	_, sites := newSites(t, 3)
 	a, b, c := sites[0], sites[1], sites[2]
 	launchAll(t, sites, "--ipalloc-range=10.40.0.0/28", "--ipalloc-init=seed=02:00:00:00:00:01,02:00:00:00:00:02,02:00:00:00:00:03")
@@ -176,6 +178,7 @@ func TestRmPeer(t *testing.T) {
 
 // A host that leaves gives what it owns to another.
 func TestResetGivesAway(t *testing.T) {
+	t.Parallel()
 	lab, sites := newSites(t, 3)
 	a, b, c := sites[0], sites[1], sites[2]
 	launchAll(t, sites)

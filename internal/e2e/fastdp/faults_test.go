@@ -107,6 +107,7 @@ func TestDeviceDeleted(t *testing.T) {
 
 // A bridge made anew gets its kernel port back.
 func TestBridgeDeleted(t *testing.T) {
+	t.Parallel()
 	_, a, b := joined(t)
 	a.Exec("ip", "link", "del", "weave")
 	within(t, 5*time.Second, "port", func() bool {
@@ -130,11 +131,13 @@ func TestRulesFlushed(t *testing.T) {
 
 // A crash loses nothing that the kernel carries if the daemon is back soon.
 func TestCrashAndRelaunch(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		end  func(*testnet.Daemon)
 	}{{"killed", (*testnet.Daemon).Kill9}, {"stopped", func(d *testnet.Daemon) { d.Stop() }}} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			_, a, b := joined(t)
 			s := a.stream(b)
 			time.Sleep(300 * time.Millisecond)
@@ -169,6 +172,7 @@ func TestPeerGone(t *testing.T) {
 
 // A peer that comes back without the kernel path is talked to by sleeve.
 func TestPeerRestartsWithout(t *testing.T) {
+	t.Parallel()
 	_, a, b := joined(t)
 	s := a.stream(b)
 	b.d.Stop()

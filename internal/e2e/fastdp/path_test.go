@@ -99,6 +99,7 @@ func TestNarrowUnderlay(t *testing.T) {
 
 // `weave why` tells what the path is, and what a fault is.
 func TestWhy(t *testing.T) {
+	t.Parallel()
 	_, a, b := joined(t, "--min-path=kernel")
 	var w api.Why
 	ask := func() api.Why {

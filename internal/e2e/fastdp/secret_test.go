@@ -9,6 +9,7 @@ import (
 // With a password no frame is in clear, whatever happens, and there is no device that
 // could send one.
 func TestPasswordMeansNoDevice(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name         string
 		onA, onB     []string
@@ -61,6 +62,7 @@ func TestPasswordMeansNoDevice(t *testing.T) {
 
 // A host that ran without a password sends nothing in clear once it has one.
 func TestPasswordAfterNone(t *testing.T) {
+	t.Parallel()
 	lab, a, b := newSites(t)
 	up(a, b)
 	on(t, "fastdp", joinLimit, a, b)
