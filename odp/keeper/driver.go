@@ -47,12 +47,22 @@ type Driver interface {
 	Close() error
 }
 
+// Sealer is a Driver whose packets travel inside something that authenticates them. Its
+// ports have one probe MAC for both families (odp.SealedProbeMAC), no packet filter, and
+// entries that lead to addresses inside.
+type Sealer interface {
+	Driver
+	// Inside takes note of a peer, and returns where frames to it lead. The peer is
+	// admitted by the next Admit with that address, and forgotten by one without it.
+	Inside(odp.Peer) (netip.AddrPort, error)
+}
+
 // Port is the device of a Driver that is a port of the bridge.
 type Port struct {
 	Name     string    // of the device
 	Kind     string    // of the device, as in `ip -d link`; one of another kind is not ours
 	Families [2]bool   // of the underlay that it serves: IPv4, IPv6
-	MAC      ether.MAC // of the device: the probe MAC of the first family; set by Open
+	MAC      ether.MAC // of the device: the probe MAC of the first family, or the sealed one; set by Open
 
 	// Index is the ifindex, 0: there is no device, or it is not usable yet.
 	Index int
@@ -66,8 +76,12 @@ type Port struct {
 
 func (p *Port) serves(f int) bool { return p.Families[f] }
 
-func (p *Port) setMACs(cfg *Config) {
+func (p *Port) setMACs(cfg *Config, sealed bool) {
 	p.more = nil
+	if sealed {
+		p.MAC = odp.SealedProbeMAC(cfg.Local)
+		return
+	}
 	for f, on := range p.Families {
 		switch mac := odp.ProbeMAC(cfg.Local, f == 1); {
 		case !on:

@@ -111,7 +111,7 @@ type route struct {
 }
 
 // look looks up how large packets to an address may be, and where they come from.
-func (h *Host) look(to netip.Addr) (r route) {
+func (h *Host) look(to netip.Addr, e overlay.Encapsulation) (r route) {
 	r.looked = time.Now()
 	fail := func(err error) route {
 		r.err = &odp.ReasonError{Why: odp.ReasonRoute, Err: err}
@@ -129,7 +129,7 @@ func (h *Host) look(to netip.Addr) (r route) {
 	if routes[0].MTU > 0 {
 		mtu = min(mtu, routes[0].MTU)
 	}
-	r.mtu = overlay.InnerMTU(mtu, to.Is6(), overlay.EncapVXLAN)
+	r.mtu = overlay.InnerMTU(mtu, to.Is6(), e)
 	r.source, _ = netip.AddrFromSlice(routes[0].Src)
 	r.source = r.source.Unmap()
 	return r

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"weave/internal/ether"
 	"weave/internal/peer"
+	"weave/mesh/overlay"
 	"weave/odp"
 )
 
@@ -40,6 +42,7 @@ type Keeper struct {
 	log   *slog.Logger
 	host  *Host
 	drv   Driver
+	seal  Sealer        // drv if it is one, else nil
 	watch []*os.File    // notification sockets
 	poke  chan struct{} // has room for one: something may have changed
 
@@ -63,9 +66,11 @@ var _ odp.Backend = (*Keeper)(nil)
 // target is a peer that was added.
 type target struct {
 	odp.Peer
-	family int
+	to     netip.AddrPort // where entries lead: Addr, or the peer's address inside
+	family int            // of to
 	probe  ether.MAC
 	way    route
+	err    error // why entries lead nowhere
 }
 
 // Open returns a Keeper of the ports of a driver in the host's namespace. It makes
@@ -76,8 +81,9 @@ func Open(cfg Config, host *Host, drv Driver, ports ...*Port) (*Keeper, error) {
 		peers: map[peer.Name]*target{}, macs: map[ether.MAC]peer.Name{}, adopted: map[ether.MAC]netip.Addr{},
 		counts: map[string]uint64{},
 	}
+	k.seal, _ = drv.(Sealer)
 	for _, p := range ports {
-		p.setMACs(&cfg)
+		p.setMACs(&cfg, k.seal != nil)
 	}
 	if err := k.open(); err != nil {
 		k.Close()
@@ -111,6 +117,7 @@ func (k *Keeper) open() error {
 // both. What is not there is no error.
 func Remove(host *Host, drv Driver, ports ...*Port) error {
 	k := &Keeper{host: host, drv: drv, ports: ports}
+	k.seal, _ = drv.(Sealer)
 	defer k.Close()
 	k.filter.open(host.FD(), 0)
 	return k.removeAll()
@@ -153,22 +160,36 @@ func (k *Keeper) AddPeer(p odp.Peer) {
 	defer k.mu.Unlock()
 	p.Addr = netip.AddrPortFrom(p.Addr.Addr().Unmap().WithZone(""), p.Addr.Port())
 	p.Also = p.Also.Unmap().WithZone("")
-	f := family(p.Addr.Addr())
-	if old := k.peers[p.Name]; old != nil && old.Peer == p {
+	old := k.peers[p.Name]
+	if old != nil && old.Peer == p {
 		return
-	} else if old != nil && old.Addr != p.Addr {
+	}
+	t := k.target(p)
+	if old != nil && old.to != t.to {
 		k.unsteerAll(p.Name)
 		k.leave(old.family, old.probe)
 	}
-	t := &target{Peer: p, family: f, probe: odp.ProbeMAC(p.Name, f == 1)}
 	k.peers[p.Name] = t
 	delete(k.adopted, t.probe)
 	k.mend(false)
-	if port := k.port(f); port.err == nil {
-		if err := k.drv.Enter(port, t.probe, t.Addr); err != nil {
+	if port := k.port(t.family); port.err == nil && t.err == nil {
+		if err := k.drv.Enter(port, t.probe, t.to); err != nil {
 			k.log.Debug("probe entry not set", "peer", p.Name, "err", err)
 		}
 	}
+}
+
+// target says how a peer is reached.
+func (k *Keeper) target(p odp.Peer) *target {
+	t := &target{Peer: p, to: p.Addr}
+	if k.seal != nil {
+		t.to, t.err = k.seal.Inside(p)
+		t.family, t.probe = family(t.to.Addr()), odp.SealedProbeMAC(p.Name)
+		return t
+	}
+	t.family = family(t.to.Addr())
+	t.probe = odp.ProbeMAC(p.Name, t.family == 1)
+	return t
 }
 
 // RemovePeer implements odp.Backend.
@@ -210,13 +231,13 @@ func (k *Keeper) Steer(mac ether.MAC, to peer.Name) (port int, err error) {
 		return 0, &odp.ReasonError{Why: odp.ReasonClosed}
 	}
 	p := k.port(t.family)
-	if p.err != nil {
-		return 0, p.err
+	if err := cmp.Or(p.err, t.err); err != nil {
+		return 0, err
 	}
 	if old := k.peers[k.macs[mac]]; old != nil && k.port(old.family) != p {
 		k.leave(old.family, mac)
 	}
-	if err := k.drv.Enter(p, mac, t.Addr); err != nil {
+	if err := k.drv.Enter(p, mac, t.to); err != nil {
 		k.Wake()
 		return 0, asReason(fmt.Errorf("entering %v on %s: %w", mac, p.Name, err))
 	}
@@ -261,13 +282,15 @@ func (k *Keeper) State(n peer.Name) odp.State {
 		return odp.State{Err: &odp.ReasonError{Why: odp.ReasonClosed}}
 	}
 	if time.Since(t.way.looked) >= routeEvery {
-		t.way = k.host.look(t.Addr.Addr())
+		t.way = k.host.look(t.Addr.Addr(), k.encapsulation())
 	}
 	p := k.port(t.family)
 	st := odp.State{Port: p.Index, MTU: t.way.mtu, Source: t.way.source}
 	switch {
 	case p.err != nil:
 		st.Err = p.err
+	case t.err != nil:
+		st.Err = t.err
 	case t.way.err != nil:
 		st.Err = t.way.err
 	case t.way.mtu < k.cfg.MTU:
@@ -277,6 +300,13 @@ func (k *Keeper) State(n peer.Name) odp.State {
 	return st
 }
 
+func (k *Keeper) encapsulation() overlay.Encapsulation {
+	if k.seal != nil {
+		return overlay.EncapCage
+	}
+	return overlay.EncapVXLAN
+}
+
 // With calls fn with where frames to mac go, if it is steered, adopted, or a peer's probe
 // MAC. Nothing changes while fn runs: it may do what methods of the Driver may. It is
 // for goroutines of Driver.Run.
@@ -284,7 +314,7 @@ func (k *Keeper) With(mac ether.MAC, fn func(to netip.AddrPort, ok bool)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if t := k.peers[k.macs[mac]]; t != nil {
-		fn(t.Addr, true)
+		fn(t.to, true)
 		return
 	}
 	if a, ok := k.adopted[mac]; ok {
@@ -293,7 +323,7 @@ func (k *Keeper) With(mac ether.MAC, fn func(to netip.AddrPort, ok bool)) {
 	}
 	for _, t := range k.peers {
 		if t.probe == mac {
-			fn(t.Addr, true)
+			fn(t.to, true)
 			return
 		}
 	}
@@ -323,7 +353,10 @@ func (k *Keeper) Disown() {
 func (k *Keeper) Counters() map[string]uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	out := map[string]uint64{"stranger": k.filter.dropped()}
+	out := map[string]uint64{}
+	if k.seal == nil {
+		out["stranger"] = k.filter.dropped()
+	}
 	for what, n := range k.counts {
 		out[what] = n
 	}
@@ -386,7 +419,9 @@ func (k *Keeper) adopt() error {
 	if len(k.adopted) == 0 {
 		return k.removeAll()
 	}
-	k.admitted = k.filter.admitted()
+	if k.seal == nil {
+		k.admitted = k.filter.admitted()
+	}
 	return nil
 }
 
@@ -397,6 +432,8 @@ func (k *Keeper) removeAll() error {
 		errs = append(errs, k.removePort(p))
 		p.err = nil
 	}
-	errs = append(errs, k.filter.remove())
+	if k.seal == nil {
+		errs = append(errs, k.filter.remove())
+	}
 	return errors.Join(errs...)
 }

@@ -111,6 +111,9 @@ func (k *Keeper) mend(deep bool) {
 }
 
 func (k *Keeper) mendFilter(addrs []netip.Addr) {
+	if k.seal != nil {
+		return
+	}
 	fixed, err := k.filter.ensure(addrs)
 	if fixed {
 		k.count("filter_repairs")
@@ -130,8 +133,11 @@ func (k *Keeper) mendFilter(addrs []netip.Addr) {
 func (k *Keeper) admissible() []netip.Addr {
 	addrs := slices.Clone(k.admitted)
 	for _, t := range k.peers {
-		addrs = append(addrs, t.Addr.Addr())
-		if t.Also.IsValid() {
+		if t.err != nil {
+			continue
+		}
+		addrs = append(addrs, t.to.Addr())
+		if t.Also.IsValid() && k.seal == nil {
 			addrs = append(addrs, t.Also)
 		}
 	}
@@ -145,7 +151,7 @@ func (k *Keeper) admissible() []netip.Addr {
 func (k *Keeper) count(what string) { k.counts[what]++ }
 
 func (k *Keeper) mendPort(p *Port, addrs []netip.Addr, deep bool) {
-	if k.filter.err != nil && !k.drv.Strict() { // no device without a filter
+	if k.filter.err != nil && k.seal == nil && !k.drv.Strict() { // no device without a filter
 		k.removePort(p)
 		p.err = k.filter.err
 	} else if made, err := k.ensure(p, deep); err != nil {
@@ -183,13 +189,13 @@ func (k *Keeper) wanted(p *Port) map[ether.MAC]netip.AddrPort {
 		}
 	}
 	for _, t := range k.peers {
-		if p.serves(t.family) {
-			want[t.probe] = t.Addr
+		if p.serves(t.family) && t.err == nil {
+			want[t.probe] = t.to
 		}
 	}
 	for mac, n := range k.macs {
-		if t := k.peers[n]; t != nil && p.serves(t.family) {
-			want[mac] = t.Addr
+		if t := k.peers[n]; t != nil && p.serves(t.family) && t.err == nil {
+			want[mac] = t.to
 		}
 	}
 	return want
