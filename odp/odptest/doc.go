@@ -18,6 +18,7 @@ import (
 
 	"weave/internal/ether"
 	"weave/internal/peer"
+	"weave/mesh/overlay"
 	"weave/odp"
 )
 
@@ -35,7 +36,7 @@ type Host struct {
 // Options say what hosts a test wants.
 type Options struct {
 	IPv6     bool // underlay
-	Underlay int  // its MTU; 0: 1500
+	Underlay int  // its MTU; 0: enough
 }
 
 // Config of the suite.
@@ -51,6 +52,17 @@ type Config struct {
 	Occupy func(h *Host) (free func() error, err error)
 	// Remains lists what is in the kernel of the backend's, "" if nothing is.
 	Remains func(h *Host) string
+	// Sealed is nil for backends that send in clear.
+	Sealed *Sealed
+}
+
+// Sealed is what is different with a backend that seals packets itself: nobody filters
+// or counts those of strangers.
+type Sealed struct {
+	// Offer returns what other ends are to know of a backend (odp.Peer.Data).
+	Offer func(odp.Backend) []byte
+	// Inside returns where entries that lead to a host lead.
+	Inside func(h *Host) netip.Addr
 }
 
 // What all hosts have.
@@ -132,6 +144,9 @@ func (e *end) close() {
 // pair makes two ends that know nothing of each other yet.
 func (c *Config) pair(t *testing.T, o Options) (a, b *end) {
 	t.Helper()
+	if o.Underlay == 0 {
+		o.Underlay = max(1500, MTU+c.overhead(o.IPv6))
+	}
 	ha, hb := c.Hosts(t, o)
 	a, b = &end{Host: ha, t: t, cfg: c}, &end{Host: hb, t: t, cfg: c}
 	for _, e := range []*end{a, b} {
@@ -151,8 +166,37 @@ func neighbours(t *testing.T, a, b *end) {
 	}
 }
 
-func (e *end) add(o *end) {
-	e.be.AddPeer(odp.Peer{Name: o.Name, Addr: netip.AddrPortFrom(o.Addr, Port)})
+func (e *end) add(o *end) { e.addAt(o, netip.AddrPortFrom(o.Addr, Port)) }
+
+func (e *end) addAt(o *end, addr netip.AddrPort) {
+	p := odp.Peer{Name: o.Name, Addr: addr}
+	if s := e.cfg.Sealed; s != nil {
+		p.Data, p.PSK = string(s.Offer(o.be)), [32]byte{1, 2, 3}
+	}
+	e.be.AddPeer(p)
+}
+
+// overhead of the path on a family of the underlay, and the probe MAC of a host.
+func (c *Config) overhead(ipv6 bool) int {
+	if c.Sealed != nil {
+		return overlay.Overhead(ipv6, overlay.EncapCage)
+	}
+	return overlay.Overhead(ipv6, overlay.EncapVXLAN)
+}
+
+func (c *Config) probeMAC(h *Host, ipv6 bool) ether.MAC {
+	if c.Sealed != nil {
+		return odp.SealedProbeMAC(h.Name)
+	}
+	return odp.ProbeMAC(h.Name, ipv6)
+}
+
+// inside is where adopted entries lead.
+func (c *Config) inside(h *Host) netip.Addr {
+	if c.Sealed != nil {
+		return c.Sealed.Inside(h)
+	}
+	return h.Addr
 }
 
 // steer points o's container's MAC to o.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weave/internal/ether"
+	"weave/internal/peer"
 	"weave/odp"
 	"weave/odp/proof"
 )
@@ -37,8 +38,11 @@ func Run(t *testing.T, c Config) {
 	}
 }
 
+// Broken tries only what happens after Config.Break.
+func Broken(t *testing.T, c Config) { testBroken(t, &c) }
+
 func testCarry(t *testing.T, c *Config) {
-	for _, o := range []Options{{}, {IPv6: true}, {Underlay: MTU + 50}, {IPv6: true, Underlay: MTU + 70}} {
+	for _, o := range []Options{{}, {IPv6: true}, {Underlay: MTU + c.overhead(false)}, {IPv6: true, Underlay: MTU + c.overhead(true)}} {
 		a, b := c.connected(t, o)
 		for _, e := range [][2]*end{{a, b}, {b, a}} {
 			if st := e[0].be.State(e[1].Name); st.Err != nil || st.MTU < MTU || st.Port == 0 || st.Source != e[0].Addr {
@@ -54,9 +58,18 @@ func testCarry(t *testing.T, c *Config) {
 // nowhere is an address that nobody has.
 var nowhere = netip.MustParseAddrPort("192.0.2.1:6784")
 
+// other is the name of a peer that is nowhere.
+var other = func() peer.Name {
+	n, err := peer.ParseName("02:00:00:00:00:77")
+	if err != nil {
+		panic(err)
+	}
+	return n
+}()
+
 func probe(from, to *end, ipv6 bool, size int) []byte {
 	f := make([]byte, size)
-	dst, src := odp.ProbeMAC(to.Name, ipv6), odp.ProbeMAC(from.Name, ipv6)
+	dst, src := to.cfg.probeMAC(to.Host, ipv6), from.cfg.probeMAC(from.Host, ipv6)
 	copy(f, dst[:])
 	copy(f[6:], src[:])
 	f[12], f[13] = proof.EtherType>>8, proof.EtherType&0xff
@@ -110,10 +123,16 @@ func testNoFlood(t *testing.T, c *Config) {
 
 func testStrangers(t *testing.T, c *Config) {
 	a, b := c.connected(t, Options{})
-	b.be.AddPeer(odp.Peer{Name: b.Name, Addr: nowhere}) // keeps the device
+	if !a.pings(b, 1, 100) {
+		t.Fatal("does not carry")
+	}
+	b.be.AddPeer(odp.Peer{Name: other, Addr: nowhere}) // keeps the device
 	b.be.RemovePeer(a.Name)
 	if a.pings(b, 1, 100) {
 		t.Error("a ping of a stranger came back")
+	}
+	if c.Sealed != nil {
+		return
 	}
 	within(t, 3*time.Second, "counting", func() bool { return b.be.Counters()["stranger"] > 0 })
 }
@@ -138,7 +157,7 @@ func testMove(t *testing.T, c *Config) {
 	a, b := c.pair(t, Options{})
 	b.add(a)
 	b.steer(a)
-	a.be.AddPeer(odp.Peer{Name: b.Name, Addr: nowhere})
+	a.addAt(b, nowhere)
 	if _, err := a.be.Steer(b.MAC, b.Name); err != nil {
 		t.Fatal(err)
 	}
@@ -178,8 +197,8 @@ func testAdopt(t *testing.T, c *Config) {
 	}()
 	a.close()
 	a.open(true)
-	if got := a.be.Adopted()[b.MAC]; got != b.Addr {
-		t.Errorf("adopted %v, want %v at %v", a.be.Adopted(), b.MAC, b.Addr)
+	if got := a.be.Adopted()[b.MAC]; got != c.inside(b.Host) {
+		t.Errorf("adopted %v, want %v at %v", a.be.Adopted(), b.MAC, c.inside(b.Host))
 	}
 	time.Sleep(1500 * time.Millisecond) // the adopted state has to survive mending
 	a.add(b)
@@ -236,6 +255,12 @@ func testBroken(t *testing.T, c *Config) {
 func testFlushed(t *testing.T, c *Config) {
 	a, b := c.connected(t, Options{})
 	a.must("nft", "flush", "ruleset")
+	if c.Sealed != nil { // it has no rules
+		if !a.pings(b, 3, MTU) {
+			t.Error("does not carry any more")
+		}
+		return
+	}
 	took := within(t, 2*time.Second, "rules", func() bool {
 		out, _ := a.Run("nft", "list", "ruleset")
 		return bytes.Contains([]byte(out), []byte(b.Addr.String()))
@@ -266,7 +291,7 @@ func testOccupied(t *testing.T, c *Config) {
 }
 
 func testMTU(t *testing.T, c *Config) {
-	for _, o := range []Options{{Underlay: MTU + 49}, {IPv6: true, Underlay: MTU + 69}} {
+	for _, o := range []Options{{Underlay: MTU + c.overhead(false) - 1}, {IPv6: true, Underlay: MTU + c.overhead(true) - 1}} {
 		a, b := c.pair(t, o)
 		a.add(b)
 		st := a.be.State(b.Name)
