@@ -248,6 +248,8 @@ func (l *loop) turnedAway(s *socket, err *Error) {
 	case s.outbound:
 		l.r.log.Log(l.ctx, level, "connection refused", "addr", s.remote, "outbound", true, "reason", err.Reason, "err", err)
 	case err.Reason == ReasonSelf: // told by the other end of the same connection
+	case s.opened:
+		l.r.log.Debug("opening came to nothing", "addr", s.remote, "reason", err.Reason)
 	default:
 		l.refusedInbound(s.remote.Addr(), err)
 	}

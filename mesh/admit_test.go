@@ -246,8 +246,8 @@ func (r *roamingNet) move(to string) {
 	r.from.Store(&a)
 }
 
-func (r *roamingNet) Dial(ctx context.Context, _ netip.Addr, to netip.AddrPort) (net.Conn, error) {
-	return r.Net.Dial(ctx, *r.from.Load(), to)
+func (r *roamingNet) Dial(ctx context.Context, from, to netip.AddrPort) (net.Conn, error) {
+	return r.Net.Dial(ctx, netip.AddrPortFrom(*r.from.Load(), from.Port()), to)
 }
 
 // The same run of a peer may come back too, when its end of the connection is

@@ -23,7 +23,8 @@ func (l *loop) start(e dial.Effect) {
 		return
 	}
 	l.counters.Dialed++
-	l.tasks.Go(func() { l.r.dial(l.ctx, e) })
+	port := l.ask(e)
+	l.tasks.Go(func() { l.r.dial(l.ctx, e, port) })
 }
 
 func (r *Router) resolve(ctx context.Context, e dial.Effect) {
@@ -41,13 +42,14 @@ func (r *Router) resolve(ctx context.Context, e dial.Effect) {
 	})
 }
 
-func (r *Router) dial(ctx context.Context, e dial.Effect) {
+// dial makes an attempt from a port of ours; 0: any.
+func (r *Router) dial(ctx context.Context, e dial.Effect, port uint16) {
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	nc, err := r.cfg.Net.Dial(dctx, r.cfg.Host, e.Dial)
+	nc, err := r.dialFrom(dctx, port, e.Dial)
 	cancel()
 	if err == nil {
 		s := r.newSocket(nc, e.Attempt)
-		s.found = e.Found
+		s.found = !e.Peer.IsZero()
 		s.serve(ctx, func() {})
 		return
 	}

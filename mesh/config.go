@@ -59,9 +59,10 @@ type Pins interface {
 type Net interface {
 	// Listen accepts connections to addr; the zero address means all.
 	Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, error)
-	// Dial connects from an address (zero: any) to another. Addresses of the
-	// connection are *net.TCPAddr.
-	Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
+	// Dial connects from an address (zero: any) and port (0: any; it may be one that is
+	// listened on) to another. Addresses of the connection are *net.TCPAddr. Two dials
+	// that meet give one connection.
+	Dial(ctx context.Context, from, to netip.AddrPort) (net.Conn, error)
 	// Resolve returns the addresses of a host name, best first, at least one
 	// unless err is set. It is not called for literal addresses.
 	Resolve(ctx context.Context, host string) ([]netip.Addr, error)

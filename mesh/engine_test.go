@@ -53,7 +53,7 @@ type noNet struct{}
 
 func (noNet) Listen(context.Context, netip.AddrPort) (net.Listener, error) { return nil, net.ErrClosed }
 func (noNet) Resolve(context.Context, string) ([]netip.Addr, error)        { return nil, net.ErrClosed }
-func (noNet) Dial(context.Context, netip.Addr, netip.AddrPort) (net.Conn, error) {
+func (noNet) Dial(context.Context, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 

@@ -41,6 +41,7 @@ type loop struct {
 	lost     map[peer.Name]lostPeer // at most maxLost
 	findOld  bool                   // candidates of discovery are to be looked for
 	foundAt  time.Time              // and were last
+	opening  opening
 
 	viewOld   bool               // OnChange is due
 	known     map[peer.Name]Peer // of the last view
@@ -57,7 +58,7 @@ func newLoop(r *Router) *loop {
 		conns: map[uint64]*conn{}, peers: map[peer.Name]*conn{}, lost: map[peer.Name]lostPeer{},
 		counters: Counters{InboundRefused: map[Reason]uint64{}},
 		channels: r.channels, byName: map[string]*channel{},
-		viewOld: true,
+		viewOld: true, opening: opening{asked: map[peer.Name]time.Time{}},
 	}
 	l.shape = newShape(l)
 	l.channels[0].ch = l.shape

@@ -22,19 +22,50 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: HeartbeatEvery, Interval
 
 func (systemNet) Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
 	c := net.ListenConfig{KeepAliveConfig: keepAlive, Control: setUserTimeout}
+	c.SetMultipathTCP(false) // its sockets don't share a port with others
 	host := ""
 	if addr.Addr().IsValid() {
 		host = addr.Addr().String()
 	}
-	return c.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(addr.Port()))))
+	l, err := c.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(addr.Port()))))
+	if err != nil {
+		return nil, err
+	}
+	// Only now, so that the port was free: no other daemon has it.
+	if rc, err := l.(*net.TCPListener).SyscallConn(); err == nil {
+		share(rc)
+	}
+	return l, nil
 }
 
-func (systemNet) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+func (systemNet) Dial(ctx context.Context, from, to netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{KeepAliveConfig: keepAlive, Control: setUserTimeout}
-	if from.IsValid() && from.Is4() == to.Addr().Is4() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	bind := netip.IPv6Unspecified()
+	if to.Addr().Is4() {
+		bind = netip.IPv4Unspecified()
+	}
+	if from.Addr().IsValid() && from.Addr().Is4() == to.Addr().Is4() {
+		bind = from.Addr()
+	}
+	if from.Port() != 0 {
+		d.Control = func(network, address string, c syscall.RawConn) error {
+			share(c)
+			return setUserTimeout(network, address, c)
+		}
+	}
+	if from.Port() != 0 || !bind.IsUnspecified() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(bind, from.Port()))
 	}
 	return d.DialContext(ctx, "tcp", to.String())
+}
+
+// share lets a socket have a port together with others of this program that allow it.
+// A connection belongs to the socket that made it, a new one to the listener.
+func share(c syscall.RawConn) {
+	c.Control(func(fd uintptr) {
+		// A kernel that refuses it dials from no port of ours.
+		unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	})
 }
 
 func (systemNet) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {

@@ -91,9 +91,6 @@ func (s *shape) Name() string { return topologyChannel }
 // Digest implements gossip.Channel.
 func (s *shape) Digest() []byte { return s.topo.Digest() }
 
-// OnUnicast implements gossip.Channel.
-func (s *shape) OnUnicast(peer.Name, []byte) error { return topo.ErrMessage }
-
 // OnGone implements gossip.Channel.
 func (s *shape) OnGone(peer.Name) {}
 

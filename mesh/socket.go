@@ -47,6 +47,7 @@ type socket struct {
 	outbound bool
 	attempt  uint64 // of the connection maker; 0: inbound
 	found    bool   // the address came from other peers
+	opened   bool   // we dialed because the other end asked, and that is inbound
 	local    netip.AddrPort
 	remote   netip.AddrPort
 	trusts   bool // we trust them
@@ -93,7 +94,11 @@ func (s *socket) serve(ctx context.Context, release func()) {
 	defer release()
 	unhook := context.AfterFunc(ctx, func() { s.nc.Close() })
 	defer unhook()
-	s.nc.SetDeadline(time.Now().Add(HandshakeTimeout))
+	patience := HandshakeTimeout
+	if s.opened {
+		patience = openTime // it may have met a listener, which waits as we do
+	}
+	s.nc.SetDeadline(time.Now().Add(patience))
 
 	if err := s.handshake(); err != nil {
 		if s.evicted.Load() {

@@ -153,6 +153,8 @@ type Counters struct {
 	InboundRefused  map[Reason]uint64 `json:"inboundRefused"`
 	Duplicates      uint64            `json:"duplicates"`      // closed because another connection to that peer won
 	Repinned        uint64            `json:"repinned"`        // peers that came back with another static key
+	OpenAsked       uint64            `json:"openAsked"`       // attempts for which the other end was asked to dial too
+	OpenTried       uint64            `json:"openTried"`       // dials because the other end asked
 	UnknownMessages uint64            `json:"unknownMessages"` // ignored control messages of a tag we don't know
 	Surrogated      uint64            `json:"surrogated"`      // messages passed on of channels that this peer lacks
 	UnicastRelayed  uint64            `json:"unicastRelayed"`  // messages handed on to the next hop

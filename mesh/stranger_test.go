@@ -65,7 +65,7 @@ func TestWrongPassword(t *testing.T) {
 // raw dials host i without a router.
 func (w *world) raw(from string, i int) net.Conn {
 	w.t.Helper()
-	c, err := w.net.Host(from).Dial(w.t.Context(), netip.Addr{}, netip.MustParseAddrPort(addrOf(i)+":6783"))
+	c, err := w.net.Host(from).Dial(w.t.Context(), netip.AddrPort{}, netip.MustParseAddrPort(addrOf(i)+":6783"))
 	if err != nil {
 		w.t.Fatal(err)
 	}

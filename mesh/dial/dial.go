@@ -128,7 +128,7 @@ type Effect struct {
 	Port    uint16    // with Resolve: the port of the addresses
 	Find    peer.Name // peer whose addresses are wanted; to be answered before the next Step
 	Dial    netip.AddrPort
-	Found   bool // with Dial: the address is that of a found peer
+	Peer    peer.Name // with Dial: the found peer that others say is there; zero: it is none
 }
 
 // Conn is a connection that passed all checks, dialed by either end.

@@ -46,7 +46,7 @@ func (w *world) step() string {
 			out = append(out, fmt.Sprintf("resolve %s:%d", e.Resolve, e.Port))
 		case !e.Find.IsZero():
 			out = append(out, fmt.Sprintf("find %s", e.Find))
-		case e.Found:
+		case !e.Peer.IsZero():
 			out = append(out, fmt.Sprintf("dial %s found", e.Dial))
 		default:
 			out = append(out, fmt.Sprintf("dial %s", e.Dial))

@@ -116,7 +116,7 @@ func (m *Maker) trying(class int) (n int) {
 }
 
 func (m *Maker) dialEffect(t *target) Effect {
-	return Effect{Attempt: t.attempt, Target: t.text, Dial: t.addr, Found: !t.found.IsZero()}
+	return Effect{Attempt: t.attempt, Target: t.text, Dial: t.addr, Peer: t.found}
 }
 
 // start begins an attempt. It isn't ok when another target dials that address.

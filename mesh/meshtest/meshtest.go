@@ -37,6 +37,8 @@ type Net struct {
 	cuts      map[[2]netip.Addr]bool // from, to
 	dialHook  func(from netip.Addr, to netip.AddrPort) error
 	port      uint32
+	nat       map[netip.Addr]netip.Addr // host behind → what others see
+	holes     map[hole]*way
 }
 
 // New makes a network without hosts.
@@ -44,6 +46,7 @@ func New() *Net {
 	return &Net{
 		listeners: map[netip.AddrPort]*listener{}, names: map[string][]netip.Addr{},
 		conns: map[*conn]bool{}, cuts: map[[2]netip.Addr]bool{}, port: 40000,
+		nat: map[netip.Addr]netip.Addr{}, holes: map[hole]*way{},
 	}
 }
 
@@ -168,9 +171,10 @@ func (h *Host) Listen(_ context.Context, at netip.AddrPort) (net.Listener, error
 	return l, nil
 }
 
-// Dial implements mesh.Net. While the address is cut off it tries each second,
-// until ctx ends.
-func (h *Host) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+// Dial implements mesh.Net. While the address is cut off, or a NAT lets nobody in, it
+// tries each second, until ctx ends.
+func (h *Host) Dial(ctx context.Context, local, to netip.AddrPort) (net.Conn, error) {
+	from := local.Addr()
 	if !from.IsValid() {
 		i := slices.IndexFunc(h.addrs, func(a netip.Addr) bool { return a.Is4() == to.Addr().Is4() })
 		if i < 0 {
@@ -188,32 +192,65 @@ func (h *Host) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (ne
 	}
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
-	for h.net.isCut(from, to.Addr()) {
+	if local = netip.AddrPortFrom(from, local.Port()); local.Port() == 0 {
+		h.net.port++
+		local = netip.AddrPortFrom(from, uint16(h.net.port%50000+10000))
+	}
+	seen := h.net.seenLocked(local)
+	at := to // where it arrives
+	dialing := h.net.pierceLocked(local, to)
+	defer func() { dialing.dialer = nil }()
+	for {
+		if c := dialing.met; c != nil {
+			dialing.met = nil
+			return c, nil
+		}
+		in, open := h.net.insideLocked(seen, to)
+		if in != nil && in.dialer != nil && in != dialing {
+			a, b := h.net.joinLocked(local, to, in.dialer.local, seen)
+			in.met = b
+			in.dialer.wake()
+			return a, nil
+		}
+		if in != nil {
+			at = in.local
+		}
+		if open && !h.net.isCut(from, at.Addr()) {
+			break
+		}
+		dialing.dialer = &dialer{local: local, woken: make(chan struct{}, 1)}
+		woken := dialing.dialer.woken
 		h.net.mu.Unlock()
 		retransmit := time.NewTimer(time.Second)
 		select {
 		case <-ctx.Done():
+		case <-woken:
 		case <-retransmit.C:
 		}
 		retransmit.Stop()
 		h.net.mu.Lock()
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && dialing.met == nil {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
 		}
 	}
-	l := h.net.listeners[to]
+	l := h.net.listeners[at]
 	if l == nil || len(l.backlog) >= 128 {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
-	h.net.port++
-	mu := new(sync.Mutex)
-	a := &conn{net: h.net, mu: mu, cond: sync.NewCond(mu), local: netip.AddrPortFrom(from, uint16(h.net.port%50000+10000)), remote: to}
-	b := &conn{net: h.net, mu: mu, cond: sync.NewCond(mu), local: to, remote: a.local, peer: a}
-	a.peer = b
-	h.net.conns[a], h.net.conns[b] = true, true
+	a, b := h.net.joinLocked(local, to, at, seen)
 	l.backlog = append(l.backlog, b)
 	l.cond.Broadcast()
 	return a, nil
+}
+
+// joinLocked makes the two ends of a connection.
+func (n *Net) joinLocked(aLocal, aRemote, bLocal, bRemote netip.AddrPort) (a, b *conn) {
+	mu := new(sync.Mutex)
+	a = &conn{net: n, mu: mu, cond: sync.NewCond(mu), local: aLocal, remote: aRemote}
+	b = &conn{net: n, mu: mu, cond: sync.NewCond(mu), local: bLocal, remote: bRemote, peer: a}
+	a.peer = b
+	n.conns[a], n.conns[b] = true, true
+	return a, b
 }
 
 // Resolve implements mesh.Net.
