@@ -12,6 +12,7 @@ func (s *Status) fill() {
 
 func (r *Router) fill() {
 	r.TrustedSubnets = orEmpty(r.TrustedSubnets)
+	r.Conflicts = orEmpty(r.Conflicts)
 	if r.Connections == nil {
 		r.Connections = map[State]int{}
 	}

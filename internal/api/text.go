@@ -56,6 +56,9 @@ func WriteStatus(w io.Writer, s Status) error {
 	if r.MinPath != "" && r.MinPath != "sleeve" {
 		b.line("MinPath", "%s", r.MinPath)
 	}
+	for _, c := range r.Conflicts {
+		b.line("Conflict", "%s", c)
+	}
 	b.writeServices(s)
 	return b.flush(w)
 }

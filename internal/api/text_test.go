@@ -40,6 +40,7 @@ func example(t *testing.T) Report {
 			Peers:          PeerCounts{Known: 3, Established: 5, Pending: 1},
 			TrustedSubnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
 			MTU:            1376, FastDP: "off", FastDPReason: "encryption", EncryptedPath: "cage", MinPath: "kernel,refuse", Bridge: "weave",
+			Conflicts: []string{"peer name 00:00:00:00:00:03 is also used by another host, h9"},
 		},
 		Connections: []Connection{
 			{Outbound: true, Address: "192.0.2.7:6783", State: StateEstablished, Peer: h2, NickName: "h2", Path: "sleeve", Encrypted: true, Cipher: "aes-256-gcm", MTU: 1418, RTT: 212 * time.Microsecond,
@@ -51,6 +52,7 @@ func example(t *testing.T) Report {
 			{Outbound: true, Address: "192.0.2.9:6783", State: StateFailed, Error: "connection refused", Retry: at},
 			{Outbound: true, Address: "192.0.2.1:6783", State: StateFailed, Error: "cannot connect to itself\x1b[31m", Reason: ReasonSelf},
 			{Outbound: true, Address: "host5", State: StateConnecting},
+			{Outbound: true, Address: "192.168.1.2:6783", State: StateFailed, Error: "no answer", Reason: "unreachable", Retry: at, Found: true},
 			{Address: "203.0.113.4", State: StateFailed, Error: "the other end is not a weave peer", Reason: "not weave", Attempts: 1, Last: at},
 			{Address: "203.0.113.5", State: StateFailed, Error: "wrong password", Reason: ReasonPassword, Attempts: 17, Last: at},
 		},

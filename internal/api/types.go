@@ -57,6 +57,7 @@ type Router struct {
 	EncryptedWhy   string         `json:"encrypted_path_reason,omitempty"`
 	MinPath        string         `json:"min_path"` // of --min-path
 	Bridge         string         `json:"bridge"`
+	Conflicts      []string       `json:"conflicts"` // hosts that share a peer name, a sentence each
 }
 
 // PeerCounts sums over all known peers, so a full mesh of n has n(n-1)
@@ -93,6 +94,7 @@ type Connection struct {
 	Last      time.Time     `json:"last_at,omitzero"`   // the last of them
 	Why       string        `json:"why,omitempty"`      // constant word: why it does not use a kernel path
 	Refused   bool          `json:"refused,omitempty"`  // it carries no frames: its path is below --min-path
+	Found     bool          `json:"found,omitempty"`    // no target: other peers told of the address
 	Link      *Link         `json:"link,omitempty"`     // details, in report
 }
 
@@ -255,7 +257,8 @@ type MACEntry struct {
 
 // DegradedBy lists why cs are not all well, one line for each connection that is
 // not established. It is nil when all are; a target that is this peer itself does
-// not count, nor do strangers who were turned away: anybody can be one.
+// not count, nor do strangers who were turned away, since anybody can be one, nor peers
+// that were only heard of: they may be where nobody can dial them.
 func DegradedBy(cs []Connection) []string {
 	var out []string
 	for _, c := range cs {
@@ -274,7 +277,7 @@ func DegradedBy(cs []Connection) []string {
 // degrades reports whether not all is well because of c.
 func (c Connection) degrades() bool {
 	turnedAway := c.State == StateFailed && !c.Outbound
-	return c.State != StateEstablished && c.Reason != ReasonSelf && !turnedAway
+	return c.State != StateEstablished && c.Reason != ReasonSelf && !turnedAway && !c.Found
 }
 
 // CheckCode is what `status --check` fails with because of cs: CodeAuth if passwords

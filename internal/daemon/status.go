@@ -58,6 +58,7 @@ func connection(c mesh.ConnStatus) api.Connection {
 		Error:     c.Error,
 		Reason:    string(c.Reason),
 		Retry:     c.Retry,
+		Found:     c.Found,
 	}
 	if c.Never {
 		a.Retry = time.Time{}
@@ -94,7 +95,7 @@ func link(l overlay.Status) *api.Link {
 func peers(st mesh.Status) []api.Peer {
 	out := make([]api.Peer, 0, len(st.Peers))
 	for _, p := range st.Peers {
-		a := api.Peer{Name: p.Name, NickName: p.NickName, Self: p.Name == st.Local.Name, UID: p.UID, Connections: []api.PeerConnection{}}
+		a := api.Peer{Name: p.Name, NickName: p.NickName, Self: p.Name == st.Local.Name, UID: p.UID, Version: p.Record, Connections: []api.PeerConnection{}}
 		for _, c := range p.Conns {
 			a.Connections = append(a.Connections, api.PeerConnection{
 				Name: c.Peer, NickName: c.NickName, Address: c.Addr, Outbound: c.Outbound, Established: c.Established,
@@ -135,6 +136,10 @@ func (d *daemon) status(ctx context.Context) api.Status {
 			Bridge:         d.cfg.Bridge,
 		},
 	}
+	for _, c := range st.Conflicts {
+		s.Router.Conflicts = append(s.Router.Conflicts, c.Text)
+	}
+	s.Degraded = append(s.Degraded, s.Router.Conflicts...)
 	for _, c := range st.Conns {
 		if d.gate.min.below(c) {
 			s.Degraded = append(s.Degraded, d.gate.min.degraded(c, d.kernel.whyNot(c)))
