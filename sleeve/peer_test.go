@@ -105,8 +105,8 @@ func TestMalformed(t *testing.T) {
 		plain []byte
 	}{
 		{"empty", 0, nil},
-		{"unknown envelope flag", 2, frame},
-		{"unknown envelope flag with a route", 3, append(route, frame...)},
+		{"unknown envelope flag", 4, frame},
+		{"flood with a route", 3, append(route, frame...)},
 		{"route cut short", 1, route[:11]},
 		{"route without meta", 1, route},
 		{"route from nobody", 1, append(make([]byte, 12), frame...)},
