@@ -224,6 +224,9 @@ func (s *socket) listen() netip.AddrPort {
 func (l *loop) refuse(x *candidate, err *Error) { l.refuseTelling(x, err, err) }
 
 func (l *loop) refuseTelling(x *candidate, err, told *Error) {
+	if err.Reason == ReasonClone || err.Reason == ReasonCollision {
+		l.topo.TurnedAway(x.hello.Name, x.hello.NickName, x.hello.UID, err.Reason == ReasonClone, time.Now())
+	}
 	m := told.message()
 	x.finish(&m)
 	x.verdict <- nil

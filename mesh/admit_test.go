@@ -209,6 +209,9 @@ func TestClone(t *testing.T) {
 		if got := c.Status().Conns[0]; got.Reason != mesh.ReasonClone || got.Never {
 			t.Errorf("status of the clone %+v", got)
 		}
+		if got := hub.Status().Conflicts; len(got) != 1 || got[0].Name != nameOf(2) || !got[0].Clone || !got[0].Refused || !strings.Contains(got[0].Text, "weave reset") {
+			t.Errorf("conflicts at the hub %+v", got)
+		}
 		a.stop() // the other may have the name now
 		w.run(10 * time.Minute)
 		w.wantJoined(hub, c)

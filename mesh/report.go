@@ -200,7 +200,7 @@ func (l *loop) conflicts() []Conflict {
 		if c.Clone {
 			text = fmt.Sprintf("peer name %s and its key are also used by another host, %s: this is a copy of that host's state; run 'weave reset' on one of them", c.Name, nick)
 		}
-		out = append(out, Conflict{Name: c.Name, NickName: nick, Clone: c.Clone, Last: c.Last, Text: text})
+		out = append(out, Conflict{Name: c.Name, NickName: nick, Clone: c.Clone, Refused: c.Refused, Last: c.Last, Text: text})
 	}
 	return out
 }

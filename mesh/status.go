@@ -49,6 +49,7 @@ type Conflict struct {
 	Name     peer.Name `json:"name"`
 	NickName string    `json:"nickName"` // of the host that is not believed, or of the other copy
 	Clone    bool      `json:"clone"`    // it has the same key too: a copy of that host's state
+	Refused  bool      `json:"refused"`  // it was not let into the network
 	Last     time.Time `json:"last"`     // when it was heard of
 	Text     string    `json:"text"`     // what it means and what to do
 }

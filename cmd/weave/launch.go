@@ -85,6 +85,21 @@ func (a *app) launchBackground(ctx context.Context, cfg LaunchConfig) error {
 	if err != nil {
 		return err
 	}
+	a.warnStart(ctx, cfg.RunDir)
 	_, err = fmt.Fprintln(a.stdout, name)
 	return err
+}
+
+// warnStart tells what the daemon found wrong when it started. That it runs is known
+// already, so an error is none of the launch's.
+func (a *app) warnStart(ctx context.Context, runDir string) {
+	c := api.NewClient(runDir)
+	defer c.Close()
+	s, err := c.Status(ctx)
+	if err != nil {
+		return
+	}
+	for _, w := range s.Warnings {
+		fmt.Fprintf(a.stderr, "weave: warning: %s\n", w)
+	}
 }

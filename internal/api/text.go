@@ -34,6 +34,9 @@ func WriteStatus(w io.Writer, s Status) error {
 	var b block
 	r := s.Router
 	b.line("Version", "%s", s.Version)
+	for _, w := range s.Warnings {
+		b.line("Warning", "%s", w)
+	}
 	b.b.WriteByte('\n')
 	b.line("Service", "router")
 	b.line("Protocol", "weave %s", r.Protocol)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"weave/internal/hostnet"
 	"weave/internal/store"
 	"weave/ipam"
+	"weave/mesh"
 )
 
 // Buckets of the store.
@@ -551,9 +553,12 @@ func (a *addresses) reconcile(ctx context.Context) error {
 }
 
 // How often the mesh is asked what an election depends on, and after the election.
+// For a while after the start it is asked often anyway: whether this host is the copy
+// of another has to be known before it gives out addresses.
 const (
 	quorumPoll  = 500 * time.Millisecond
 	dividedPoll = 5 * time.Second
+	startTime   = 15 * time.Second
 )
 
 // count follows the number of targets that are other hosts, and looks for a second
@@ -561,7 +566,7 @@ const (
 func (d *daemon) count(ctx context.Context) error {
 	every, fenced := quorumPoll, false
 	for pause(ctx, every) {
-		if s, err := d.addrs.alloc.Status(ctx); err == nil && s.Seeds != nil {
+		if s, err := d.addrs.alloc.Status(ctx); err == nil && s.Seeds != nil && time.Since(d.started) > startTime {
 			every = dividedPoll
 		}
 		st := d.router.Status()
@@ -572,13 +577,33 @@ func (d *daemon) count(ctx context.Context) error {
 			}
 		}
 		d.targets.Store(int64(max(n, 0)))
-		for _, c := range st.Conflicts {
-			if c.Clone && c.Name == st.Local.Name && !fenced {
-				fenced = d.addrs.alloc.Fence(ctx, c.Text) == nil
-			}
+		if why := impostor(st); why != "" && !fenced {
+			fenced = d.addrs.alloc.Fence(ctx, why) == nil
 		}
 	}
 	return nil
+}
+
+// impostor says why this host must not give out addresses under its name: another
+// host in the network has the same name and key, or this one is turned away for its
+// name by all that it knows. A host that is in the network and meets a copy of itself
+// goes on.
+func impostor(st mesh.Status) string {
+	for _, c := range st.Conflicts {
+		if c.Clone && c.Name == st.Local.Name && !c.Refused {
+			return c.Text
+		}
+	}
+	why := ""
+	for _, c := range st.Conns {
+		switch {
+		case c.State == mesh.StateEstablished:
+			return ""
+		case (c.Reason == mesh.ReasonClone || c.Reason == mesh.ReasonCollision) && strings.Contains(c.Error, st.Local.Name.String()):
+			why = c.Error
+		}
+	}
+	return why
 }
 
 // meshFacts is what the allocator needs of the mesh.

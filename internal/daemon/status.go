@@ -140,6 +140,10 @@ func (d *daemon) status(ctx context.Context) api.Status {
 		s.Router.Conflicts = append(s.Router.Conflicts, c.Text)
 	}
 	s.Degraded = append(s.Degraded, s.Router.Conflicts...)
+	if to := d.store.Broken(); to != "" {
+		s.Warnings = append(s.Warnings, "the stored state was damaged, or not of this program, and was set aside as "+to+
+			": this host started without it, and learns from the others what it owned")
+	}
 	for _, c := range st.Conns {
 		if d.gate.min.below(c) {
 			s.Degraded = append(s.Degraded, d.gate.min.degraded(c, d.kernel.whyNot(c)))

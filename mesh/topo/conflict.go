@@ -25,6 +25,7 @@ type Conflict struct {
 	NickName string // of the other holder
 	UID      peer.UID
 	Clone    bool      // it has the same key: a copy of the peer's state
+	Refused  bool      // it is known only from connections that were turned away
 	Last     time.Time // when it was heard of
 
 	passed time.Time
@@ -59,8 +60,19 @@ func (t *Topology) seen(r *Record, clone bool, now time.Time) *Conflict {
 		c = &Conflict{Name: r.Name, UID: r.UID, Clone: clone}
 		t.rivals[k] = c
 	}
-	c.NickName, c.Last = r.NickName, now
+	c.NickName, c.Last, c.Refused = r.NickName, now, false
 	return c
+}
+
+// TurnedAway notes a rival that a connection of its own made known, and that is not
+// let in.
+func (t *Topology) TurnedAway(name peer.Name, nick string, uid peer.UID, clone bool, now time.Time) {
+	k := life{name, uid}
+	if c := t.rivals[k]; c != nil {
+		c.Last = now
+	} else if c := t.seen(&Record{Name: name, UID: uid, NickName: nick}, clone, now); c != nil {
+		c.Refused = true
+	}
 }
 
 // takeRival considers a whole record of another holder of a name that is taken. It
