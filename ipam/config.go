@@ -11,24 +11,25 @@ import (
 // Times of the allocator. All are of its own clock, which only ever goes forward,
 // and not faster than maxStep for each event, whatever the host's clock does.
 const (
-	requestTime  = 4500 * time.Millisecond // a request that does not wait is answered by then
-	deathGrace   = 30 * time.Second        // a container that stopped may come back that long
-	isolatedTime = 3 * time.Second         // a starting peer that reaches nobody goes on after
-	settleTime   = time.Second             // links of a starting peer may come up that long
-	reconcileMax = 3 * time.Second         // a good store waits that long to hear what is in use
-	syncAgain    = 300 * time.Millisecond  // an unanswered sync, hand or want is sent again
-	askTime      = 400 * time.Millisecond  // a peer asked for space may take that long
-	askPause     = time.Second             // before all are asked again
-	helloTime    = 2 * time.Second         // a peer met before the election may take to say if there is a ring
-	proposeTime  = time.Second             // an election that stands still is begun again
-	removeSync   = 1500 * time.Millisecond // RmPeer hears others that long
-	takenHold    = 3 * time.Second         // space taken over rests that long at most
-	confirmTime  = 1500 * time.Millisecond // who leaves waits that long to know what it owns
-	handTime     = 3 * time.Second         // an heir may take that long to confirm
-	foreignAgain = 2 * time.Second         // a lost lease is asked for again
-	reportPause  = 2 * time.Second         // between reports of free space
-	houseTime    = time.Second             // between looks at what changes slowly
-	maxStep      = time.Second
+	requestTime   = 4500 * time.Millisecond // a request that does not wait is answered by then
+	deathGrace    = 30 * time.Second        // a container that stopped may come back that long
+	isolatedTime  = 3 * time.Second         // a starting peer that reaches nobody goes on after
+	settleTime    = time.Second             // links of a starting peer may come up that long
+	reconcileMax  = 3 * time.Second         // a good store waits that long to hear what is in use
+	syncAgain     = 300 * time.Millisecond  // an unanswered sync, hand or want is sent again
+	askTime       = 400 * time.Millisecond  // a peer asked for space may take that long
+	askPause      = time.Second             // before all are asked again
+	helloTime     = 2 * time.Second         // a peer met before the election may take to say if there is a ring
+	proposeTime   = time.Second             // an election that stands still is begun again
+	removeSync    = 1500 * time.Millisecond // RmPeer hears others that long
+	takenHold     = 3 * time.Second         // space taken over rests that long at most
+	confirmTime   = 1500 * time.Millisecond // who leaves waits that long to know what it owns
+	handTime      = 3 * time.Second         // an heir may take that long to confirm
+	conflictPause = 10 * time.Second        // between notes of what one peer has instead of our ring
+	foreignAgain  = 2 * time.Second         // a lost lease is asked for again
+	reportPause   = 2 * time.Second         // between reports of free space
+	houseTime     = time.Second             // between looks at what changes slowly
+	maxStep       = time.Second
 )
 
 // Limits that keep memory bounded.

@@ -75,7 +75,7 @@ type core struct {
 	reported   time.Duration
 	lastFree   uint64
 	nextID     uint64
-	conflicts  map[peer.Name]Note // peers with another ring
+	conflicts  map[peer.Name]conflict // peers with another ring
 	doubles    map[addr.Addr]duplicate
 	notes      []Note // the latest
 
@@ -140,7 +140,7 @@ func newCore(s setup, stored *restored) (*core, effects, error) {
 		rnd: rand.New(rand.NewPCG(s.seed, uint64(s.run))), bug: s.bug, last: s.at,
 		reach: map[peer.Name]bool{}, nicks: map[peer.Name]string{}, members: ring.Members{},
 		leases: map[addr.Addr]*lease{}, byIdent: map[string][]addr.Addr{}, asks: map[addr.Range]*ask{},
-		granted: map[peer.Name]given{}, inherits: map[peer.Name]inheritance{}, conflicts: map[peer.Name]Note{}, doubles: map[addr.Addr]duplicate{},
+		granted: map[peer.Name]given{}, inherits: map[peer.Name]inheritance{}, conflicts: map[peer.Name]conflict{}, doubles: map[addr.Addr]duplicate{},
 		proposed: -1, wantSent: -syncAgain, reported: -reportPause, house: -houseTime,
 		dirty: dirt{leases: map[addr.Addr]bool{}},
 	}
@@ -366,6 +366,7 @@ func (e evGone) apply(c *core) {
 	delete(c.nicks, e.name)
 	delete(c.granted, e.name)
 	delete(c.inherits, e.name)
+	delete(c.conflicts, e.name)
 }
 
 // evFenced says that another daemon uses our name.

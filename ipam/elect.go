@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -119,7 +120,11 @@ func (c *core) noQuorum() error {
 	for _, n := range c.paxos.Known() {
 		known = append(known, c.nickOf(n))
 	}
-	return refuse(ErrNoQuorum, "no quorum: need %d of %d, know %s", c.quorum(), c.electors(), list(known))
+	text, ok := c.conflictAmong(slices.SortedFunc(maps.Keys(c.conflicts), peer.Name.Compare))
+	if ok {
+		text = "; " + text
+	}
+	return refuse(ErrNoQuorum, "no quorum: need %d of %d, know %s%s", c.quorum(), c.electors(), list(known), text)
 }
 
 func sortedNames(set map[peer.Name]bool) []peer.Name {

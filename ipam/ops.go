@@ -73,6 +73,9 @@ func (e evOp) apply(c *core) {
 		}
 		c.ops = nil
 	default:
+		if o.kind == opClaim {
+			c.seekAfresh(addr.Of(o.addr))
+		}
 		c.ops = append(c.ops, o)
 	}
 }
@@ -323,22 +326,37 @@ func (c *core) reason(o *op) error {
 	case c.ring == nil:
 		return c.noQuorum()
 	}
-	if names := c.blockers(rng); len(names) > 0 {
+	names := c.blockers(rng)
+	switch rests := c.space.HeldIn(rng) > 0; {
+	case c.confirm != nil && (rests || len(names) == 0):
+		return c.unconfirmed()
+	case len(names) > 0:
 		return c.waitingFor(names)
-	}
-	switch {
-	case c.confirm != nil && c.stale:
-		return refuse(ErrWaiting, "the store of this host is lost or old: waiting for %s to confirm what it owns: %s",
-			c.nicksOf(c.unheard()), c.giveUp(c.unheard()))
-	case c.confirm != nil:
-		return refuse(ErrWaiting, "waiting for %s to confirm what this host owns", c.nicksOf(c.unheard()))
-	case c.space.HeldIn(rng) > 0:
+	case rests:
 		return refuse(ErrWaiting, "waiting for the other hosts to hear of addresses just taken over")
 	}
 	return refuse(ErrExhausted, "range exhausted: no address is free in %v", o.prefix)
 }
 
+// unconfirmed says why what is ours rests.
+func (c *core) unconfirmed() error {
+	names := c.unheard()
+	text, wrong := c.conflictAmong(names)
+	switch {
+	case wrong:
+		return refuse(ErrWaiting, "waiting for %s to confirm what this host owns: %s", c.nicksOf(names), text)
+	case c.stale:
+		return refuse(ErrWaiting, "the store of this host is lost or old: waiting for %s to confirm what it owns: %s", c.nicksOf(names), c.giveUp(names))
+	case !c.reconciled:
+		return refuse(ErrWaiting, "waiting to hear which addresses are in use on this host: try again")
+	}
+	return refuse(ErrWaiting, "waiting for %s to confirm what this host owns: %s", c.nicksOf(names), c.giveUp(names))
+}
+
 func (c *core) waitingFor(names []peer.Name) error {
+	if text, wrong := c.conflictAmong(names); wrong {
+		return refuse(ErrWaiting, "waiting for %s: %s", c.nicksOf(names), text)
+	}
 	which := "which owns"
 	if len(names) > 1 {
 		which = "which own"

@@ -82,6 +82,14 @@ func (c *core) seek(rng addr.Range) (over bool) {
 	return a.over
 }
 
+// seekAfresh makes a new request hear what is so now, not what another was told a
+// moment ago.
+func (c *core) seekAfresh(rng addr.Range) {
+	if a := c.asks[rng]; a != nil && !a.running {
+		a.over, a.pause = false, c.now
+	}
+}
+
 // blockers returns the owners of addresses in rng who did not say that they have
 // none left.
 func (c *core) blockers(rng addr.Range) (out []peer.Name) {

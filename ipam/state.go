@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/bits"
+	"time"
 
 	"weave/internal/peer"
 	"weave/ipam/addr"
@@ -131,21 +132,41 @@ func (c *core) checkFence() {
 	c.reported = c.now - reportPause
 }
 
+// conflict is what a peer has instead of our ring, and when people were told.
+type conflict struct {
+	theirs ring.ID
+	told   time.Duration
+}
+
 func (c *core) conflict(from peer.Name, theirs ring.ID) {
-	if _, ok := c.conflicts[from]; ok || len(c.conflicts) >= maxNotes {
+	old, ok := c.conflicts[from]
+	otherRange := theirs.Range != c.universe && theirs.Range == old.theirs.Range // divided or not
+	switch {
+	case !ok && len(c.conflicts) >= maxNotes, ok && old.theirs.Equal(theirs), ok && otherRange, ok && c.now-old.told < conflictPause:
 		return
 	}
-	n := Note{Kind: NoteConflict, Peer: from}
-	switch {
-	case theirs.Range != c.universe:
-		n.Text = c.nickOf(from) + " uses another address range: ours is " + c.prefix.String() + ", theirs " + theirs.String() +
+	c.conflicts[from] = conflict{theirs, c.now}
+	c.note(Note{Kind: NoteConflict, Peer: from, Text: c.conflictText(from)})
+}
+
+func (c *core) conflictText(from peer.Name) string {
+	theirs := c.conflicts[from].theirs
+	if theirs.Range != c.universe || c.ring == nil {
+		return c.nickOf(from) + " uses another address range: ours is " + c.prefix.String() + ", theirs " + theirs.String() +
 			": start all peers with the same --ipalloc-range"
-	default:
-		n.Text = c.nickOf(from) + " has another division of the range: ours is " + c.ring.ID().String() + ", theirs " + theirs.String() +
-			": weave reset the hosts of one of the two"
 	}
-	c.conflicts[from] = n
-	c.note(n)
+	return c.nickOf(from) + " has another division of the range: ours is " + c.ring.ID().String() + ", theirs " + theirs.String() +
+		": weave reset the hosts of one of the two"
+}
+
+// conflictAmong returns what is wrong with the first of names that has another ring.
+func (c *core) conflictAmong(names []peer.Name) (text string, ok bool) {
+	for _, n := range names {
+		if _, ok := c.conflicts[n]; ok {
+			return c.conflictText(n), true
+		}
+	}
+	return "", false
 }
 
 func (c *core) mergeMembers(reports []ring.Member) []ring.Member {

@@ -129,7 +129,7 @@ func (c *core) statusOfConflicts(s *Status) {
 		s.Conflicts = append(s.Conflicts, Note{Kind: NoteIdentity, Peer: c.self, Nick: c.nick, Text: c.fenced})
 	}
 	for _, n := range slices.SortedFunc(maps.Keys(c.conflicts), peer.Name.Compare) {
-		s.Conflicts = append(s.Conflicts, c.conflicts[n])
+		s.Conflicts = append(s.Conflicts, Note{Kind: NoteConflict, Peer: n, Nick: c.nickOf(n), Text: c.conflictText(n)})
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(c.doubles), addr.Addr.Compare) {
 		s.Conflicts = append(s.Conflicts, c.doubles[a].note)
