@@ -15,7 +15,7 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
 .DEFAULT_GOAL := build
-.PHONY: build build-arm64 test vm-test demo bench lint fmt deps fuzz clean help
+.PHONY: build build-arm64 test vm-test demo bench lint fmt deps fuzz campaign-ipam clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ fmt: ## gofmt the tree
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' scripts/fuzz.sh
+
+campaign-ipam: ## a million schedules of address allocation, or SEEDS=FROM-TO; resumes
+	@GO='$(GO)' SEEDS='$(SEEDS)' scripts/campaign-ipam.sh
 
 clean: ## remove what was built
 	rm -rf bin bench/out
