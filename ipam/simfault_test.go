@@ -316,12 +316,26 @@ func (s *script) lose() {
 	if s.alive() <= 3 || s.now < s.lastLeave+10*time.Second {
 		return // an heir that dies before it has told anybody takes its inheritance along
 	}
-	if h := s.pick(func(h *simHost) bool { return h.core != nil && !h.isolated }); h != nil {
+	h := s.pick(func(h *simHost) bool { return h.core != nil && !h.isolated })
+	if h != nil && !s.inheritsAlone(h) {
 		s.log("%s is lost for good", h.nick)
 		s.reboot(h)
 		h.gone = true
 		s.stats["lost host"]++
 	}
+}
+
+// inheritsAlone reports whether somebody left to h and another living host has not
+// heard of it: as long as h is cut off from the others, longer than lose waits.
+func (s *script) inheritsAlone(h *simHost) bool {
+	for _, gone := range s.hosts {
+		for _, o := range s.hosts {
+			if gone.left && o != h && o.core != nil && o.core.ring != nil && o.core.ring.OwnedBy(gone.name).Size() > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // remove: an administrator gives up a lost host, as the manual says: on one host,

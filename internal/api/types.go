@@ -31,8 +31,8 @@ type Status struct {
 	Version   string    `json:"version"`
 	PID       int       `json:"pid"`
 	StartedAt time.Time `json:"started_at,omitzero"`
-	Degraded  []string  `json:"degraded"`        // reasons for `status --check` to fail; see DegradedBy
-	Check     Code      `json:"check,omitempty"` // what it fails with: CodeDegraded, or CodeAuth if a password is the reason
+	Degraded  []string  `json:"degraded"`           // reasons for `status --check` to fail; see DegradedBy
+	Check     Code      `json:"check,omitempty"`    // what it fails with: CodeDegraded, or CodeAuth if a password is the reason
 	Warnings  []string  `json:"warnings,omitempty"` // of the start, for instance that the stored state was damaged
 	Router    Router    `json:"router"`
 	IPAM      *IPAM     `json:"ipam,omitempty"` // without lists; left out when addresses are not allocated
