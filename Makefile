@@ -38,7 +38,8 @@ vm-test: ## the part of test that needs a kernel with openvswitch, wireguard, ne
 demo: deps build ## three encrypted hosts on this machine
 	@$(SUDO) demo/demo.sh bin/weave
 
-bench: deps build ## measure against veth, vxlan and wireguard-go; BENCHFLAGS='-short' for a quick look
+bench: build ## measure against veth, vxlan and wireguard-go; BENCHFLAGS='-short' for a quick look
+	@scripts/deps.sh bench
 	$(BUILD) -o bin/wireguard-go golang.zx2c4.com/wireguard
 	$(BUILD) -o bin/bench ./bench
 	$(SUDO) bin/bench -weave bin/weave -wireguard bin/wireguard-go $(BENCHFLAGS)

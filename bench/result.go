@@ -148,7 +148,7 @@ func (r *result) summarizeAll() {
 	}
 }
 
-// write makes NAME.json, .txt, .svg and .md in dir, and prints the table.
+// write makes NAME.json, .txt, .svg, .png and .md in dir, and prints the table.
 func (r *result) write(dir, name string, paths []path) error {
 	r.summarizeAll()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -169,8 +169,9 @@ func (r *result) write(dir, name string, paths []path) error {
 			return err
 		}
 	}
+	warnPNG(filepath.Join(dir, name+".svg"))
 	fmt.Print(text)
-	fmt.Printf("\nwritten: %s.{txt,json,svg,md}\n", filepath.Join(dir, name))
+	fmt.Printf("\nwritten: %s.{txt,json,svg,png,md}\n", filepath.Join(dir, name))
 	return nil
 }
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs the system tools that the tests, the demo and the bench use, on Debian
-# and Ubuntu, and says which. On other systems it only says what is missing.
+# and Ubuntu, and says which. On other systems it only says what is missing. With the
+# argument "bench" it adds what only the bench needs.
 set -euo pipefail
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -20,6 +21,9 @@ needed=(
 	'qemu-system-x86_64 qemu-system-x86' # a kernel with modules that this one lacks
 	'gcc       gcc libc6-dev' # for go test -race only; the product is built without cgo
 )
+if [[ ${1-} == bench ]]; then
+	needed+=('rsvg-convert librsvg2-bin fonts-dejavu-core') # the plot as PNG
+fi
 
 packages=() commands=()
 for row in "${needed[@]}"; do
