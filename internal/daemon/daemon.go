@@ -170,6 +170,7 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	g.Go(func() error { return d.hostside.steer.watch(ctx) })
 	g.Go(func() error { return d.hostside.repair(ctx) })
 	g.Go(func() error { return d.hostside.announce(ctx) })
+	g.Go(func() error { return d.hostside.untrack(ctx, d.kernel.clear.port) })
 	d.serveAddresses(ctx, g)
 	g.Go(func() error { return server.RunControl(ctx, control) })
 	if status != nil {

@@ -106,6 +106,33 @@ func (h *hostside) repair(ctx context.Context) error {
 	}
 }
 
+// untrack keeps packets of the kernel path out of the kernel's table of connections,
+// whoever flushes the rules, until ctx ends. Without such a path, port 0, it removes
+// what an earlier run made.
+func (h *hostside) untrack(ctx context.Context, port uint16) error {
+	set := func() {
+		changed, err := h.host.SetUntracked(port)
+		switch {
+		case err != nil:
+			h.log.Warn("connection tracking of the kernel path", "err", err)
+		case changed:
+			h.log.Info("connection tracking of the kernel path", "port", port, "on", port == 0)
+		}
+	}
+	if port == 0 {
+		set()
+		return nil
+	}
+	for ctx.Err() == nil {
+		if err := h.host.WatchRules(ctx, set); err != nil && ctx.Err() == nil {
+			h.log.Debug("watching rules", "err", err)
+			set()
+		}
+		pause(ctx, 10*time.Second)
+	}
+	return nil
+}
+
 // announce tells the network where our containers are whenever we come into it:
 // those who were there before may remember addresses that the containers had at
 // an earlier run of this host. Twice, as not all links come up at once.

@@ -20,6 +20,7 @@ import (
 type kernelPath struct {
 	ov       *odp.Overlay // nil: this host does not have it
 	be       odp.Backend  // nil with ov
+	port     uint16       // UDP; 0 with ov
 	off      reasonedPath // why not
 	backends []choice     // that the path could have, best first
 }
@@ -162,7 +163,7 @@ func (p *kernelPath) open(cfg *Config, b *kernelBackend, set odp.Config, adopt b
 	if err != nil {
 		return fmt.Errorf("opening the kernel path: %w", err)
 	}
-	set.Backend = p.be
+	set.Backend, p.port = p.be, set.Port
 	if key, ok := p.be.(interface{ OfferData() []byte }); ok {
 		set.OfferData = key.OfferData()
 	}

@@ -87,7 +87,7 @@ func (h *Host) dropTables() error {
 	}
 	found := false
 	for _, t := range tables {
-		if t.Name == tableName {
+		if t.Name == tableName || t.Name == untrackedTable {
 			conn.DelTable(t)
 			found = true
 		}
@@ -96,7 +96,7 @@ func (h *Host) dropTables() error {
 		return nil
 	}
 	if err := conn.Flush(); err != nil && !isGone(err) {
-		return fmt.Errorf("removing nftables table %s: %w", tableName, err)
+		return fmt.Errorf("removing nftables tables of weave: %w", err)
 	}
 	return nil
 }

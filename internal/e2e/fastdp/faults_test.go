@@ -2,6 +2,7 @@ package fastdp_test
 
 import (
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,43 @@ func TestRulesFlushed(t *testing.T) {
 	if lost := a.pings(b, 5, "0.1"); lost > 0 {
 		t.Errorf("%d pings lost", lost)
 	}
+}
+
+// Flows in the network leave no trace in the host's table of connections, on the way out
+// and in, where the host tracks connections at all.
+func TestUntracked(t *testing.T) {
+	_, a, b := joined(t)
+	count := func(s *site) int {
+		n, err := strconv.Atoi(strings.TrimSpace(s.Exec("cat", "/proc/sys/net/netfilter/nf_conntrack_count")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const flows = 500
+	send := func() {
+		a.box.Exec("bash", "-c", "for i in $(seq "+itoa(flows)+"); do echo x > /dev/udp/"+b.in4.String()+"/9; done")
+	}
+	for _, s := range []*site{a, b} {
+		s.Exec("nft", "add table inet test; add chain inet test in { type filter hook input priority 0; }; add rule inet test in ct state established accept")
+		within(t, 2*time.Second, "rules", func() bool {
+			return strings.Count(s.Try("nft", "list", "table", "inet", "weave-untracked").Stdout, "notrack") == 2
+		})
+	}
+	send()
+	for _, s := range []*site{a, b} {
+		if n := count(s); n > flows/10 {
+			t.Errorf("%s: %d tracked connections after %d flows", s.Label, n, flows)
+		}
+	}
+	a.Exec("nft", "delete", "table", "inet", "weave-untracked")
+	took := within(t, 2*time.Second, "rules", func() bool {
+		return strings.Contains(a.Try("nft", "list", "table", "inet", "weave-untracked").Stdout, "notrack")
+	})
+	t.Logf("rules back after %v", took)
+	a.d.Stop()
+	a.start("--no-fastdp")
+	within(t, 5*time.Second, "rules gone", func() bool { return !strings.Contains(a.Exec("nft", "list", "ruleset"), "untracked") })
 }
 
 // A crash loses nothing that the kernel carries if the daemon is back soon.
