@@ -3,13 +3,13 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 
 	"weave/internal/api"
-	"weave/internal/peer"
 	"weave/odp"
+	"weave/odp/cage"
+	"weave/odp/keeper"
 	"weave/odp/vxlan"
 )
 
@@ -22,25 +22,19 @@ type kernelBackend struct {
 	module string // of the kernel, for people
 	port   uint16 // what to add to the control port
 	probe  func() error
-	open   func(backendConfig) (odp.Backend, error)
+	open   func(keeper.Config) (odp.Backend, error)
 	remove func() error
-}
-
-// backendConfig is what backends need to know.
-type backendConfig struct {
-	Bridge string
-	Local  peer.Name
-	MTU    int
-	Port   uint16
-	Adopt  bool
-	Log    *slog.Logger
 }
 
 // kernelBackends are those of this build, best first.
 var kernelBackends = []kernelBackend{
 	{
 		name: "vxlan", path: odp.Name, module: "vxlan", port: 1, probe: vxlan.Probe, remove: vxlan.Remove,
-		open: func(c backendConfig) (odp.Backend, error) { return vxlan.Open(vxlan.Config(c)) },
+		open: func(c keeper.Config) (odp.Backend, error) { return vxlan.Open(c) },
+	},
+	{
+		name: "cage", path: odp.SealedName, module: "wireguard", port: 2, probe: cage.Probe, remove: cage.Remove,
+		open: func(c keeper.Config) (odp.Backend, error) { return cage.Open(c) },
 	},
 }
 

@@ -13,7 +13,7 @@ import (
 	"weave/internal/peer"
 	"weave/mesh/overlay"
 	"weave/odp"
-	"weave/odp/vxlan"
+	"weave/odp/keeper"
 )
 
 // kernelPath is one of the two paths that the kernel can carry: in clear, or encrypted.
@@ -107,7 +107,7 @@ func openKernel(cfg *Config, local peer.Name, t *trial, steer *steering, vouched
 			k.close()
 		}
 	}()
-	set := odp.Config{Local: local, MTU: cfg.MTU, VNI: vxlan.VNI, Begin: t.begin, Vouched: vouched, Changed: steer.kernelChanged}
+	set := odp.Config{Local: local, MTU: cfg.MTU, VNI: keeper.VNI, Begin: t.begin, Vouched: vouched, Changed: steer.kernelChanged}
 	// With a password it is not known yet who may be sent clear data.
 	if err := k.clear.open(cfg, useClear, set, cfg.Password == nil); err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func (p *kernelPath) open(cfg *Config, b *kernelBackend, set odp.Config, adopt b
 		return nil
 	}
 	set.Log, set.Port = cfg.Log.With("part", "fastdp"), cfg.Port+b.port
-	p.be, err = b.open(backendConfig{Bridge: cfg.Bridge, Local: set.Local, MTU: cfg.MTU, Port: set.Port, Adopt: adopt, Log: set.Log})
+	p.be, err = b.open(keeper.Config{Bridge: cfg.Bridge, Local: set.Local, MTU: cfg.MTU, Port: set.Port, Adopt: adopt, Log: set.Log})
 	if err != nil {
 		return fmt.Errorf("opening the kernel path: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weave/internal/api"
+	"weave/internal/testnet"
 )
 
 func (s *site) why(peer string) (w api.Why) {
@@ -65,6 +66,44 @@ func TestMinPathRefuses(t *testing.T) {
 		t.Errorf("still refused: %+v", w)
 	}
 	a.d.MustWeave("status", "--check")
+}
+
+// What is asked for by name is there or the launch fails with the module's name; left
+// to itself the daemon does without, and says why.
+func TestModuleAbsent(t *testing.T) {
+	for _, tt := range []struct{ module, flag string }{
+		{"wireguard", "--encrypted-path=kernel"},
+	} {
+		t.Run(tt.module, func(t *testing.T) {
+			testnet.NeedNoModule(t, tt.module)
+			lab := testnet.New(t)
+			h := lab.Host("a")
+			pw := "--password-file=" + passwordFile(t)
+			r := h.Weave(testnet.Binary(t), "launch", tt.flag, pw, "--trusted-subnets=10.77.0.0/16")
+			if r.Code != 10 || !strings.Contains(r.Stderr, tt.module) || strings.Count(strings.TrimSpace(r.Stderr), "\n") != 0 {
+				t.Errorf("launch %s: exit %d: %s", tt.flag, r.Code, r.Stderr)
+			}
+			if out := h.Exec("ip", "-br", "link"); strings.Contains(out, "weave") {
+				t.Errorf("left behind:\n%s", out)
+			}
+		})
+	}
+	t.Run("auto", func(t *testing.T) {
+		testnet.NeedNoModule(t, "wireguard")
+		_, a, b := newSites(t)
+		pw := "--password-file=" + passwordFile(t)
+		up(a, b, pw, "--encrypted-path=auto")
+		on(t, "sleeve", joinLimit, a, b)
+		if got := a.reason(); got != "no-wireguard" {
+			t.Errorf("reason %q, want no-wireguard", got)
+		}
+		if out := a.d.MustWeave("status"); !strings.Contains(out, "EncryptedPath: sleeve (no-wireguard)") {
+			t.Errorf("status does not tell:\n%s", out)
+		}
+		if out := a.d.MustWeave("why", "b"); !strings.Contains(out, "fastdp/cage   absent   no-wireguard: ") {
+			t.Errorf("why does not tell:\n%s", out)
+		}
+	})
 }
 
 // A daemon that died again and again as soon as it used the kernel does without, until
