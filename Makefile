@@ -3,6 +3,7 @@
 
 GO      ?= go
 FUZZTIME ?= 30s
+SIM     ?= 50,100,250,500
 
 # A Go that was unpacked to the usual place counts even when PATH forgets it.
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
@@ -15,7 +16,7 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
 .DEFAULT_GOAL := build
-.PHONY: build build-arm64 test vm-test demo bench lint fmt deps fuzz campaign-ipam clean help
+.PHONY: build build-arm64 test vm-test demo bench lint fmt deps fuzz sim-mesh campaign-ipam clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,10 @@ lint: ## go vet, gofmt, staticcheck
 
 fmt: ## gofmt the tree
 	gofmt -l -w .
+
+sim-mesh: ## simulate networks of SIM peers (50,100,250,500) in one process, 1,000 joins through a bad relay, 300 networks that flood and change
+	WEAVE_SIM='$(SIM)' WEAVE_JOINS=1000 $(GO) test -run 'TestSimulation|TestLossyJoins' -count=1 -v -timeout 60m ./mesh
+	WEAVE_FLOODS=300 $(GO) test -run TestFloodsDuringChanges -count=1 -v ./internal/forward
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' scripts/fuzz.sh

@@ -29,6 +29,7 @@ import (
 // Net is a network. Its lock is taken before that of a connection.
 type Net struct {
 	bytes atomic.Int64
+	loss  loss
 
 	mu        sync.Mutex
 	listeners map[netip.AddrPort]*listener
@@ -215,13 +216,13 @@ func (h *Host) Dial(ctx context.Context, local, to netip.AddrPort) (net.Conn, er
 		if in != nil {
 			at = in.local
 		}
-		if open && !h.net.isCut(from, at.Addr()) {
+		if open && !h.net.isCut(from, at.Addr()) && !h.net.loss.lost() && !h.net.loss.lost() {
 			break
 		}
 		dialing.dialer = &dialer{local: local, woken: make(chan struct{}, 1)}
 		woken := dialing.dialer.woken
 		h.net.mu.Unlock()
-		retransmit := time.NewTimer(time.Second)
+		retransmit := time.NewTimer(time.Second) // as Linux does for the first seconds, since 6.5
 		select {
 		case <-ctx.Done():
 		case <-woken:
@@ -322,7 +323,8 @@ type conn struct {
 	local, remote netip.AddrPort
 	peer          *conn
 
-	in     []byte // received, not read yet; at most bufSize
+	in     []byte // received, not read yet; at most bufSize with late
+	late   late   // on the way
 	cutOff bool   // nothing arrives here
 	closed bool
 	shut   bool // writes are over (FIN sent)
@@ -361,7 +363,7 @@ func (c *conn) Read(b []byte) (int, error) {
 			}
 			c.peer.cond.Broadcast()
 			return n, nil
-		case c.peer.shut && !c.orphan:
+		case c.peer.shut && !c.orphan && c.late.bytes == 0:
 			return 0, io.EOF
 		}
 		c.cond.Wait()
@@ -383,8 +385,8 @@ func (c *conn) Write(b []byte) (n int, err error) {
 			c.cond.Broadcast()
 			return n, c.err("write", syscall.ECONNRESET)
 		}
-		k := min(len(b), bufSize-len(c.peer.in))
-		c.peer.in = append(c.peer.in, b[:k]...)
+		k := min(len(b), bufSize-len(c.peer.in)-c.peer.late.bytes)
+		c.peer.arriveLocked(b[:k])
 		n += k
 		c.net.bytes.Add(int64(k))
 		c.peer.cond.Broadcast()
