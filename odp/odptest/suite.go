@@ -38,9 +38,6 @@ func Run(t *testing.T, c Config) {
 	}
 }
 
-// Broken tries only what happens after Config.Break.
-func Broken(t *testing.T, c Config) { testBroken(t, &c) }
-
 func testCarry(t *testing.T, c *Config) {
 	for _, o := range []Options{{}, {IPv6: true}, {Underlay: MTU + c.overhead(false)}, {IPv6: true, Underlay: MTU + c.overhead(true)}} {
 		a, b := c.connected(t, o)
@@ -185,6 +182,7 @@ func testNothingBeforePeers(t *testing.T, c *Config) {
 
 func testAdopt(t *testing.T, c *Config) {
 	a, b := c.connected(t, Options{})
+	within(t, 10*time.Second, "carrying", func() bool { return a.pings(b, 3, MTU) })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	lost := make(chan bool, 1)
@@ -237,10 +235,13 @@ func testNoAdoption(t *testing.T, c *Config) {
 
 func testBroken(t *testing.T, c *Config) {
 	a, b := c.connected(t, Options{})
+	within(t, 5*time.Second, "word of the new port", func() bool { return a.changes() > 0 })
+	before := a.changes()
 	if err := c.Break(a.Host); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 5*time.Second, "repair", func() bool { return a.changes() > 0 && a.be.State(b.Name).Err == nil })
+	took := within(t, 5*time.Second, "repair", func() bool { return a.changes() > before && a.be.State(b.Name).Err == nil })
+	t.Logf("repaired after %v", took)
 	a.steer(b)
 	if !a.pings(b, 3, MTU) {
 		t.Error("does not carry after repair")

@@ -17,12 +17,26 @@ import (
 // test where namespaces cannot be made.
 func Hosts(t *testing.T, o odptest.Options) (a, b *odptest.Host) {
 	t.Helper()
+	ha, hb := pair(t, o)
+	return host(t, ha, 1, o), host(t, hb, 2, o)
+}
+
+// Watched are Hosts with a look at all that each of them receives from the other.
+func Watched(t *testing.T, o odptest.Options, canaries ...string) (a, b *odptest.Host, seen [2]*testnet.Capture) {
+	t.Helper()
+	ha, hb := pair(t, o)
+	for i, h := range []*testnet.Host{ha, hb} {
+		seen[i] = h.Capture([]string{testnet.Uplink}, canaries...)
+	}
+	return host(t, ha, 1, o), host(t, hb, 2, o), seen
+}
+
+func pair(t *testing.T, o odptest.Options) (a, b *testnet.Host) {
+	t.Helper()
 	if o.Underlay == 0 {
 		o.Underlay = 1500
 	}
-	lab := testnet.New(t)
-	ha, hb := lab.Pair("a", "b", testnet.MTU(o.Underlay))
-	return host(t, ha, 1, o), host(t, hb, 2, o)
+	return testnet.New(t).Pair("a", "b", testnet.MTU(o.Underlay))
 }
 
 func host(t *testing.T, h *testnet.Host, n byte, o odptest.Options) *odptest.Host {
