@@ -131,7 +131,8 @@ func FuzzEngine(f *testing.F) {
 	d, _ := wire.Digest(topologyChannel, append([]byte{1}, make([]byte, 8)...))
 	u, _ := wire.Unicast{Hops: 3, Origin: testName(2), Dest: testName(4), Channel: "words", Payload: []byte("x")}.Msg()
 	x, _ := wire.Gossip("unknown", []byte("x"))
-	f.Add(frame(append(seed, g, d, u, x, wire.Echo(1))...))
+	o, _ := wire.Unicast{Hops: 3, Origin: testName(4), Dest: testName(1), Channel: topologyChannel, Payload: []byte{msgOpen}}.Msg()
+	f.Add(frame(append(seed, g, d, u, x, o, wire.Echo(1))...))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		b := newBench(t)
 		from := b.conns[0]
