@@ -301,6 +301,38 @@ func (l *Lab) enforce() {
 	}
 }
 
+// Weather makes the switch treat what it sends to a host as netem is told, in the
+// words of tc; "" is fair weather. Senders' trains are segmented before they reach the
+// switch from then on, so that what happens happens to one packet. The kernel must
+// have netem.
+func (l *Lab) Weather(to *Host, netem string) {
+	l.t.Helper()
+	if to.wired {
+		l.t.Fatalf("%s is not on the switch", to.Label)
+	}
+	for _, h := range l.hosts {
+		link, err := h.NL.LinkByName(Uplink)
+		l.must(err)
+		l.must(h.NL.LinkSetGSOMaxSegs(link, 1))
+	}
+	if netem == "" {
+		l.middle.Try("tc", "qdisc", "del", "dev", to.port(), "root")
+		return
+	}
+	l.middle.Exec("tc", append([]string{"qdisc", "replace", "dev", to.port(), "root", "netem", "limit", "10000"}, strings.Fields(netem)...)...)
+}
+
+// WeatherLoss is how many packets to a host the weather took, since it was fair.
+func (l *Lab) WeatherLoss(to *Host) (packets int) {
+	l.t.Helper()
+	out := l.middle.Exec("tc", "-s", "qdisc", "show", "dev", to.port())
+	_, rest, _ := strings.Cut(out, "dropped ")
+	if _, err := fmt.Sscanf(rest, "%d", &packets); err != nil {
+		l.t.Fatalf("no count of lost packets in %q", out)
+	}
+	return packets
+}
+
 // Container adds a namespace to the host that stands for a container.
 func (h *Host) Container(label string) *Namespace {
 	h.lab.t.Helper()

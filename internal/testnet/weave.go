@@ -57,10 +57,10 @@ func buildBinary() (string, error) {
 	return bin, os.Rename(tmp, bin)
 }
 
-// startTimeout is how long a daemon may take until it answers; stopTimeout, until
-// it has gone after SIGTERM.
+// startTimeout is how long a daemon may take until it answers, most of which goes into
+// its password on a slow machine; stopTimeout, until it has gone after SIGTERM.
 const (
-	startTimeout = 15 * time.Second
+	startTimeout = 45 * time.Second
 	stopTimeout  = 10 * time.Second
 )
 
