@@ -16,7 +16,7 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
 .DEFAULT_GOAL := build
-.PHONY: build build-arm64 test vm-test demo bench lint fmt deps fuzz sim-mesh campaign-ipam clean help
+.PHONY: build build-arm64 test vm-test demo bench lint fmt deps fuzz sim-mesh bench-ipam campaign-ipam clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ sim-mesh: ## simulate networks of SIM peers (50,100,250,500) in one process, 1,0
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' scripts/fuzz.sh
+
+bench-ipam: build ## measure the allocation of addresses: bench/results/ipam.txt
+	@$(SUDO) env GO='$(GO)' PATH="$$PATH" scripts/bench-ipam.sh
 
 campaign-ipam: ## a million schedules of address allocation, or SEEDS=FROM-TO; resumes
 	@GO='$(GO)' SEEDS='$(SEEDS)' scripts/campaign-ipam.sh
