@@ -26,7 +26,8 @@ taps=()       # process IDs of tcpdump
 figures=()    # lines of the table at the end
 host() { echo "$id-host$1"; }
 work() { echo "$id-work$1"; }
-overlay_ip() { echo "10.55.0.$1"; }
+overlay=() # the containers' addresses
+overlay_ip() { echo "${overlay[$1]}"; }
 underlay_ip() { echo "198.51.100.$1"; }
 
 # --- tools ------------------------------------------------------------------
@@ -123,26 +124,26 @@ listen() {
 	patiently 5 grep -q 'listening on' "$dir/$3.err" || fail "tcpdump does not start: $(cat "$dir/$3.err")"
 }
 launch() {
-	local n peer peers name
+	local n peers name
 	# The file keeps the password out of every command line.
 	(umask 077 && head -c 15 /dev/urandom | base64 >"$dir/password")
+	peers=() # the same on all hosts, each host's own address included
+	for n in "${hosts[@]}"; do peers+=("$(underlay_ip "$n")"); done
 	for n in "${hosts[@]}"; do
 		mkdir "$dir/host$n"
-		peers=()
-		for peer in "${hosts[@]}"; do
-			if [[ $peer -lt $n ]]; then peers+=("$(underlay_ip "$peer")"); fi
-		done
 		# --name, because peers' names come from the machine, and this is one machine
 		name=$(on "$n" launch --password-file "$dir/password" --name "::$n" --nickname "host$n" --no-fastdp "${peers[@]}")
-		printf 'host%s# weave launch --password-file FILE%s\n%s\n' "$n" "${peers[*]+ ${peers[*]}}" "$name"
+		printf 'host%s# weave launch --password-file FILE %s\n%s\n' "$n" "${peers[*]}" "$name"
 	done
 }
 
 attach() {
 	local n
 	for n in "${hosts[@]}"; do
-		printf 'host%s# weave attach %s/24 netns:work%s\n' "$n" "$(overlay_ip "$n")" "$n"
-		on "$n" attach "$(overlay_ip "$n")/24" "netns:$(work "$n")"
+		printf 'host%s# weave attach --name work%s netns:work%s\n' "$n" "$n" "$n"
+		on "$n" attach --name "work$n" "netns:$(work "$n")" >"$dir/address"
+		overlay[n]=$(<"$dir/address")
+		overlay_ip "$n"
 	done
 }
 
@@ -245,6 +246,12 @@ memory
 
 say "host1# weave status connections"
 on 1 status connections
+
+say "host1# weave status ipam"
+on 1 status ipam
+
+say "host1# weave dns-lookup work3"
+on 1 dns-lookup work3
 
 say "figures"
 printf '%s\n' "${figures[@]}"
