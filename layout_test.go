@@ -49,7 +49,7 @@ var allowed = map[string][]string{
 var pure = []string{
 	"internal/peer", "internal/ether", "mesh/topo", "mesh/gossip", "mesh/wire",
 	"mesh/dial", "ipam/addr", "ipam/ring", "ipam/space", "ipam/paxos", "crypto/policy",
-	"odp/proof",
+	"odp/proof", "odp/ovs/wire",
 	"nameserver/registry",
 }
 
