@@ -82,24 +82,25 @@ type State struct {
 // Reasons why a kernel path is not up. They are values of labels and of JSON: append
 // only.
 const (
-	ReasonOff      = "off"           // switched off at this host
-	ReasonRemote   = "not-offered"   // the peer does not do it
-	ReasonPolicy   = "encryption"    // the data must be encrypted, and this path is not
-	ReasonModule   = "no-vxlan"      // the kernel cannot make the device
-	ReasonFilter   = "no-nftables"   // strangers' packets could not be kept out
-	ReasonPort     = "port-in-use"   // by somebody else's device or socket
-	ReasonDevice   = "device"        // the device could not be made or mended
-	ReasonRoute    = "no-route"      // the host has no way to the peer
-	ReasonMTU      = "mtu"           // the way is too narrow for the overlay's MTU
-	ReasonVersion  = "version"       // the peer's kernel path is of another kind
-	ReasonProbing  = "probing"       // too early to tell
-	ReasonSilent   = "no-reply"      // heartbeats get no answer: a firewall, or another host is there
-	ReasonTimeout  = "timeout"       // it worked, and heartbeats are not answered any more
-	ReasonSettling = "settling"      // works again, and has to for a while
-	ReasonClosed   = "closed"        // the connection ended
-	ReasonBuild    = "not-available" // the backend is not in this build
-	ReasonClear    = "clear"         // the data may be in clear, and this path encrypts
-	ReasonCipher   = "cipher"        // user space encrypts faster: both CPUs do AES
+	ReasonOff      = "off"            // switched off at this host
+	ReasonRemote   = "not-offered"    // the peer does not do it
+	ReasonPolicy   = "encryption"     // the data must be encrypted, and this path is not
+	ReasonModule   = "no-vxlan"       // the kernel cannot make the device
+	ReasonOVS      = "no-openvswitch" // the kernel has no Open vSwitch datapath
+	ReasonFilter   = "no-nftables"    // strangers' packets could not be kept out
+	ReasonPort     = "port-in-use"    // by somebody else's device or socket
+	ReasonDevice   = "device"         // the device could not be made or mended
+	ReasonRoute    = "no-route"       // the host has no way to the peer
+	ReasonMTU      = "mtu"            // the way is too narrow for the overlay's MTU
+	ReasonVersion  = "version"        // the peer's kernel path is of another kind
+	ReasonProbing  = "probing"        // too early to tell
+	ReasonSilent   = "no-reply"       // heartbeats get no answer: a firewall, or another host is there
+	ReasonTimeout  = "timeout"        // it worked, and heartbeats are not answered any more
+	ReasonSettling = "settling"       // works again, and has to for a while
+	ReasonClosed   = "closed"         // the connection ended
+	ReasonBuild    = "not-available"  // the backend is not in this build
+	ReasonClear    = "clear"          // the data may be in clear, and this path encrypts
+	ReasonCipher   = "cipher"         // user space encrypts faster: both CPUs do AES
 	ReasonNoOVS    = "no-openvswitch"
 	ReasonNoWG     = "no-wireguard"
 	ReasonTrouble  = "quarantine" // earlier runs died soon after they used it

@@ -74,6 +74,16 @@ func IsGone(err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.As(err, &notFound)
 }
 
+// Mute keeps the kernel's own IPv6 off a device that is down, which would solicit routers
+// there. A kernel without IPv6, or one that does not let us, has no such wish.
+func (h *Host) Mute(link netlink.Link) {
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
+	h.NL.LinkSetIP6AddrGenMode(link, none)
+	ns.Do(h.FD(), func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/"+link.Attrs().Name+"/disable_ipv6", []byte("1"), 0)
+	})
+}
+
 // RemoveLink removes a device if it is of that kind; none is no error.
 func (h *Host) RemoveLink(name, kind string) error {
 	link, err := h.NL.LinkByName(name)

@@ -123,7 +123,7 @@ func (k *Keeper) putOnBridge(p *Port, link netlink.Link, deep bool) error {
 			k.host.NL.LinkSetDown(link)
 			a.Flags &^= net.FlagUp
 		}
-		k.host.NL.LinkSetIP6AddrGenMode(link, 1) // none; a kernel without IPv6 refuses
+		k.host.Mute(link)
 		if err := k.host.NL.LinkSetMaster(link, br); err != nil {
 			return fail("putting on the bridge", err)
 		}

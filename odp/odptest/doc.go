@@ -50,6 +50,8 @@ type Config struct {
 	Break func(h *Host) error
 	// Occupy takes what the backend needs; it returns how to give it back.
 	Occupy func(h *Host) (free func() error, err error)
+	// Only names tests of the suite; none: all of them.
+	Only []string
 	// Remains lists what is in the kernel of the backend's, "" if nothing is.
 	Remains func(h *Host) string
 	// Sealed is nil for backends that send in clear.

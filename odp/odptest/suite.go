@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,9 @@ func Run(t *testing.T, c Config) {
 		{"occupied", testOccupied},
 		{"mtu", testMTU},
 	} {
-		t.Run(tt.name, func(t *testing.T) { tt.test(t, &c) })
+		if len(c.Only) == 0 || slices.Contains(c.Only, tt.name) {
+			t.Run(tt.name, func(t *testing.T) { tt.test(t, &c) })
+		}
 	}
 }
 
