@@ -30,7 +30,7 @@
 //
 // A frame to a MAC (flow kind 1), and one from a peer (kind 2); all that is not named is
 // wild, but for VLAN tags: the kernel always compares them. So tagged frames go up, and
-// get flows of their own while they last.
+// get flows of their own, by tag and inner ethertype, while they last.
 //
 //	in_port 0, destination MAC [, tag]              → set tunnel (VNI, peer, TTL 64, DF, checksum), output 1
 //	in_port 1, tunnel (VNI, source address) [, tag] → output 0
@@ -40,7 +40,7 @@
 //	0    2  "wv"
 //	2    1  layout of all this, 1: flows of another one are removed
 //	3    1  kind
-//	4       kind 1: MAC, then the tag; kind 2: BLAKE2s of VNI, address and tag, 12 bytes
+//	4       kind 1: MAC, then the tag; kind 2: BLAKE2s of address, VNI and tag, 12 bytes
 //
 // Heartbeats take the way of all frames: the probe MAC of each peer has a flow.
 //

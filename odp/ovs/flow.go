@@ -60,16 +60,15 @@ var (
 	all6  = netip.AddrFrom16([16]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 )
 
-// match adds the tag to key and mask. The kernel wants a tag's flow to say what is in
-// it, but not to care.
-func (t tag) match(key, mask *wire.Key) {
+// match adds the tag, and what it is before, to a mask: the kernel takes no tag whose
+// inside is wild. The key has to be that of a frame then, as it has to tell all of the
+// inside.
+func (t tag) match(mask *wire.Key) {
 	if t == (tag{}) {
 		return
 	}
-	key.Has |= wire.HasVLAN
-	key.TPID, key.TCI = t.tpid, t.tci
-	mask.Has |= wire.HasVLAN
-	mask.TPID, mask.TCI = 0xffff, 0xffff
+	mask.Has |= wire.HasVLAN | wire.HasEtherType
+	mask.TPID, mask.TCI, mask.EtherType = 0xffff, 0xffff, 0xffff
 }
 
 // to makes the flow of frames to mac; without an address they are dropped.
@@ -78,12 +77,13 @@ func (d *driver) to(mac ether.MAC, t tag, addr netip.AddrPort) (ufid, *wire.Flow
 	copy(id[4:], mac[:])
 	binary.BigEndian.PutUint16(id[10:], t.tci)
 	binary.BigEndian.PutUint16(id[12:], t.tpid)
+	binary.BigEndian.PutUint16(id[14:], t.inner)
 	f := &wire.Flow{
 		Datapath: d.datapath, UFID: id[:],
 		Key:  wire.Key{Has: wire.HasInPort | wire.HasEthernet, InPort: bridgePort, Dst: mac},
 		Mask: &wire.Key{Has: wire.HasInPort | wire.HasEthernet, InPort: 0xffffffff, Dst: exact},
 	}
-	t.match(&f.Key, f.Mask)
+	t.match(f.Mask)
 	if f.Drop = !addr.IsValid(); !f.Drop {
 		f.Actions = d.actionsTo(addr)
 	}
@@ -107,8 +107,10 @@ func (d *driver) from(addr netip.Addr, vni uint64, t tag, drop bool) (ufid, *wir
 	id := newUFID(kindFrom)
 	a := addr.As16()
 	b := binary.BigEndian.AppendUint64(a[:], vni)
-	b = binary.BigEndian.AppendUint16(b, t.tpid)
-	sum := blake2s.Sum256(binary.BigEndian.AppendUint16(b, t.tci))
+	for _, v := range []uint16{t.tpid, t.tci, t.inner} {
+		b = binary.BigEndian.AppendUint16(b, v)
+	}
+	sum := blake2s.Sum256(b)
 	copy(id[4:], sum[:])
 
 	anyAddr, allAddr := any4, all4
@@ -129,7 +131,7 @@ func (d *driver) from(addr netip.Addr, vni uint64, t tag, drop bool) (ufid, *wir
 			ID: ^uint64(0), Src: allAddr, Dst: anyAddr,
 		}},
 	}
-	t.match(&f.Key, f.Mask)
+	t.match(f.Mask)
 	if !drop {
 		f.Actions = []wire.Action{wire.Output(bridgePort)}
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	rtnl "github.com/vishvananda/netlink"
@@ -34,6 +35,7 @@ type driver struct {
 	host  *keeper.Host
 	log   *slog.Logger
 	byCPU bool            // false: as kernels before 5.15
+	idle  time.Duration   // after which a flow that a miss has made is removed
 	socks []*netlink.Conn // for upcalls
 
 	// Guarded by the Keeper.
@@ -49,14 +51,14 @@ var _ keeper.Driver = (*driver)(nil)
 
 // Open returns a Backend for the calling thread's network namespace. It makes nothing
 // in the kernel.
-func Open(cfg Config) (odp.Backend, error) { return open(cfg, true) }
+func Open(cfg Config) (odp.Backend, error) { return open(cfg, true, passingIdle) }
 
-func open(cfg Config, byCPU bool) (odp.Backend, error) {
+func open(cfg Config, byCPU bool, idle time.Duration) (odp.Backend, error) {
 	host, err := keeper.OpenHost()
 	if err != nil {
 		return nil, fmt.Errorf("opening ovs backend: %w", err)
 	}
-	d := &driver{cfg: cfg, host: host, log: cfg.Log, byCPU: byCPU, counts: map[string]uint64{}}
+	d := &driver{cfg: cfg, host: host, log: cfg.Log, byCPU: byCPU, idle: idle, counts: map[string]uint64{}}
 	d.forget()
 	if err := d.openSockets(); err != nil {
 		d.Close()

@@ -122,7 +122,7 @@ func (d *driver) Sync(_ *keeper.Port, want map[ether.MAC]netip.AddrPort) error {
 		case steady[id] != nil: // will be put again
 		case p == nil:
 			d.remove(id)
-		case d.idle(p, &f):
+		case d.expired(p, &f):
 			delete(d.passing, id)
 			d.remove(id)
 		default:
@@ -142,20 +142,20 @@ func (d *driver) Sync(_ *keeper.Port, want map[ether.MAC]netip.AddrPort) error {
 	return errors.Join(errs...)
 }
 
-// idle reports whether a passing flow has not been needed for long, and counts what it
+// expired reports whether a passing flow has not been needed for long, and counts what it
 // dropped.
-func (d *driver) idle(p *passing, f *wire.Flow) bool {
+func (d *driver) expired(p *passing, f *wire.Flow) bool {
 	if p.drop != "" && f.Packets > p.counted {
 		d.count(p.drop, f.Packets-p.counted)
 		p.counted = f.Packets
 	}
 	if f.Used == 0 {
-		return time.Since(p.made) > passingIdle
+		return time.Since(p.made) > d.idle
 	}
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		return false
 	}
 	used := time.Duration(f.Used) * time.Millisecond
-	return time.Duration(now.Nano())-used > passingIdle
+	return time.Duration(now.Nano())-used > d.idle
 }

@@ -138,6 +138,9 @@ const (
 // pass installs a flow because of a frame, and sends the frame as the flow would.
 func (d *driver) pass(id ufid, f *wire.Flow, t tag, p *wire.Packet, reason string) {
 	steady := t == tag{} && reason == "" // Sync would have made it
+	if t != (tag{}) {
+		f.RawKey = p.RawKey
+	}
 	if full := !steady && d.passing[id] == nil && len(d.passing) >= maxPassing; full {
 		d.count("flows_full", 1)
 	} else if err := d.c.put(f); err != nil {
