@@ -26,3 +26,6 @@ func (p *Pair) Backend(i int) odp.Backend { return p.ends[i].be }
 // Pings reports whether all of n pings of size bytes of IP from the first host's
 // container to the second's came back.
 func (p *Pair) Pings(n, size int) bool { return p.ends[0].pings(p.ends[1], n, size) }
+
+// Carries is Pings with a few tries, for a busy machine.
+func (p *Pair) Carries(n, size int) bool { return p.ends[0].carries(p.ends[1], n, size) }

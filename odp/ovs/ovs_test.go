@@ -148,7 +148,7 @@ func testFlowsGone(t *testing.T, p *odptest.Pair) {
 			t.Fatal(err)
 		}
 	}
-	if !p.Pings(3, odptest.MTU) {
+	if !p.Carries(3, odptest.MTU) {
 		t.Error("pings lost")
 	}
 	for i := range 2 {
@@ -248,7 +248,7 @@ func testStranger(t *testing.T, p *odptest.Pair) {
 		t.Errorf("%d flows that drop, want 1", n)
 	}
 	h.Run("nft", "delete", "table", "ip", "mask")
-	if !p.Pings(3, 100) {
+	if !p.Carries(3, 100) {
 		t.Error("pings lost")
 	}
 	eventually(t, "counting", func() bool { return p.Backend(1).Counters()[dropStranger] >= 3 })
