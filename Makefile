@@ -45,6 +45,11 @@ bench: build ## measure against veth, vxlan and wireguard-go; BENCHFLAGS='-short
 	$(BUILD) -o bin/bench ./bench
 	$(SUDO) bin/bench -weave bin/weave -wireguard bin/wireguard-go $(BENCHFLAGS)
 
+.PHONY: soak
+soak: deps build ## ten minutes over a wire that loses, repeats, delays and changes packets
+	WEAVE_SOAK=10m WEAVE_SOAK_RESULT=$(CURDIR)/bench/results/soak.txt WEAVE_BIN=$(CURDIR)/bin/weave \
+		$(SUDO) env "PATH=$$PATH" $(GO) test -count=1 -timeout 20m -run 'TestSoak|TestRing' -v ./internal/e2e/mesh
+
 lint: ## go vet, gofmt, staticcheck
 	@GO='$(GO)' scripts/lint.sh
 

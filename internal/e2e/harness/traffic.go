@@ -46,7 +46,13 @@ func ListenUDP(t testing.TB, in *testnet.Namespace, addr netip.AddrPort) *net.UD
 // test ends.
 func Echo(t testing.TB, in *testnet.Namespace, addr netip.Addr) netip.AddrPort {
 	t.Helper()
-	c := ListenUDP(t, in, netip.AddrPortFrom(addr, 0))
+	return EchoAt(t, in, netip.AddrPortFrom(addr, 0))
+}
+
+// EchoAt is Echo at a port of one's choice.
+func EchoAt(t testing.TB, in *testnet.Namespace, at netip.AddrPort) netip.AddrPort {
+	t.Helper()
+	c := ListenUDP(t, in, at)
 	go func() {
 		buf := make([]byte, 64<<10)
 		for {
