@@ -68,7 +68,7 @@ func churn(w *world) {
 				}
 			}
 		case 7:
-			ls[a].set(fmt.Sprint("k", rng.IntN(5)), step)
+			ls[a].set(fmt.Sprint("k", rng.IntN(5)), step+1) // a ledger takes 0 for nothing
 		}
 		w.run(time.Duration(rng.IntN(4000)) * time.Millisecond)
 	}
