@@ -9,6 +9,23 @@ import (
 	"github.com/miekg/dns"
 )
 
+// Where hostile input is tested, by what may be sent:
+//
+//	the 17 advisories                       TestAdvisories
+//	pointer loops, limits of 63 and 255,    TestHostileQuestions here, which is also the
+//	QR=1, 0 and 2 questions, EDNS versions, seed of FuzzQuery and, damaged bit by bit, of
+//	class ANY, AXFR, case, unknown types    TestNoPanicOnDamagedQuestions
+//	a reply to a refusal is no longer       TestHostileQuestions, FuzzQuery
+//	replies over 1232 bytes                 TestTruncation
+//	TCP: trickle, silence, nonsense, idle   TestSlowTCP; 1,000 connections: TestManyIdleTCP
+//	sources                                 TestSourcesAreChecked
+//	forged upstream replies, 1,000,000      upstream: TestSpoofedReplies, TestForeignAddress
+//	hostile upstream replies                upstream: TestHostileReplies, FuzzReply
+//	loops of forwarders                     upstream: TestLoopEndsAfterOneRound, TestCircleOfForwarders
+//	gossip                                  registry: TestDamagedMessages, FuzzStep
+//
+// The same from outside, with dig and sockets of a container: internal/e2e/names.
+
 // hostileInput is bytes that somebody may send, and what we say to them.
 type hostileInput struct {
 	name    string
@@ -63,6 +80,13 @@ var hostile = []hostileInput{
 	{"type OPT", raw(one(bitRD), plainName, "\x00\x29\x00\x01"), "FORMERR"},
 	{"type TSIG", raw(one(bitRD), plainName, "\x00\xfa\x00\x01"), "REFUSED"},
 	{"type MAILB", raw(one(bitRD), plainName, "\x00\xfd\x00\x01"), "REFUSED"},
+	{"a type that nobody knows", raw(one(bitRD), plainName, "\xff\x00\x00\x01"), "NOERROR"},
+	{"the highest type", raw(one(bitRD), plainName, "\xff\xff\x00\x01"), "NOERROR"},
+	{"case mixed", raw(one(bitRD), "\x01A\x05wEaVe\x05LoCaL\x00\x00\x01\x00\x01"), "NOERROR"},
+	{"type ANY", raw(one(bitRD), plainName, "\x00\xff\x00\x01"), "NOERROR"},
+	{"label of no letters", raw(one(bitRD), "\x04\x00\xff.\\\x05weave\x05local\x00\x00\x01\x00\x01"), "NXDOMAIN"},
+	{"name of dots", raw(one(bitRD), "\x03...\x05weave\x05local\x00\x00\x01\x00\x01"), "NXDOMAIN"},
+	{"two OPT records", raw(string(header(bitRD, 1, 0, 0, 2)), plainName, "\x00\x01\x00\x01", strings.Repeat("\x00\x00\x29\x10\x00\x00\x00\x00\x00\x00\x00", 2)), "FORMERR"},
 	{"UPDATE", raw(one(dns.OpcodeUpdate<<11), plainName, "\x00\x06\x00\x01"), "NOTIMP"},
 	{"NOTIFY", raw(one(dns.OpcodeNotify<<11), plainName, "\x00\x06\x00\x01"), "NOTIMP"},
 	{"STATUS", raw(one(dns.OpcodeStatus<<11), plainName, "\x00\x01\x00\x01"), "NOTIMP"},
