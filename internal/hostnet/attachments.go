@@ -98,7 +98,7 @@ func (h *Host) List(bridge string) ([]Attachment, error) {
 	var out []Attachment
 	for _, p := range pairs {
 		att, err := h.describe(p)
-		if isGone(err) {
+		if isGone(err) || errors.Is(err, unix.EINVAL) && h.ended(p.ref) {
 			continue // it went between the two looks
 		}
 		if err != nil {
@@ -108,6 +108,21 @@ func (h *Host) List(bridge string) ([]Attachment, error) {
 	}
 	slices.SortFunc(out, func(a, b Attachment) int { return strings.Compare(a.Container, b.Container) })
 	return out, nil
+}
+
+// ended reports whether a container's namespace is gone. Its pair outlives it for a
+// moment, in which looking inside is EINVAL: the kernel has forgotten the namespace's id
+// (net/core/net_namespace.c, cleanup_net).
+func (h *Host) ended(ref string) bool {
+	c, err := ParseContainer(ref)
+	if err != nil {
+		return false
+	}
+	s, err := h.enter(c)
+	if err == nil {
+		s.close()
+	}
+	return errors.Is(err, ErrNoNamespace)
 }
 
 // ours returns the complete pairs that are not on another bridge.
