@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -129,5 +130,10 @@ func TestContainerChurn(t *testing.T) {
 	wg.Wait()
 	took := time.Since(start)
 	t.Logf("%d containers in %v, %v each", *containers, took.Round(time.Millisecond), (took / time.Duration(*containers)).Round(time.Millisecond))
+	// A namespace ends in the kernel some time after its name is gone.
+	lag := within(t, time.Minute, "the kernel to end the namespaces", func() bool {
+		return !slices.ContainsFunc(sites, func(s *site) bool { return strings.Count(s.Exec("ip", "-o", "link"), "vethwe") > alive })
+	})
+	t.Logf("the kernel ended the last of their namespaces after %v", lag)
 	allHave(t, slices.Concat(left...), sites)
 }
