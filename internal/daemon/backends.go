@@ -10,6 +10,7 @@ import (
 	"weave/odp"
 	"weave/odp/cage"
 	"weave/odp/keeper"
+	"weave/odp/ovs"
 	"weave/odp/vxlan"
 )
 
@@ -31,6 +32,10 @@ var kernelBackends = []kernelBackend{
 	{
 		name: "vxlan", path: odp.Name, module: "vxlan", port: 1, probe: vxlan.Probe, remove: vxlan.Remove,
 		open: func(c keeper.Config) (odp.Backend, error) { return vxlan.Open(c) },
+	},
+	{
+		name: "ovs", path: odp.Name, module: "openvswitch", port: 1, probe: ovs.Probe, remove: ovs.Remove,
+		open: func(c keeper.Config) (odp.Backend, error) { return ovs.Open(c) },
 	},
 	{
 		name: "cage", path: odp.SealedName, module: "wireguard", port: 2, probe: cage.Probe, remove: cage.Remove,

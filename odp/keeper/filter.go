@@ -102,9 +102,12 @@ func elements(addrs []netip.Addr, ipv6 bool) (out []nftables.SetElement) {
 	return out
 }
 
+// tagFormat has the port and the number of the set.
+const tagFormat = "weave fastdp v1 %d %d"
+
 // tag marks a rule as ours for this port and set.
 func (f *filter) tag(i int) []byte {
-	text := fmt.Sprintf("weave fastdp v1 %d %d", f.port, i)
+	text := fmt.Sprintf(tagFormat, f.port, i)
 	// Attribute 0, a comment, as nft prints it (libnftnl, udata.h).
 	return append([]byte{0, byte(len(text) + 1)}, append([]byte(text), 0)...)
 }
@@ -191,6 +194,24 @@ func (f *filter) admitted() (out []netip.Addr) {
 
 // dropped is how many packets of strangers were dropped, as of the last look.
 func (f *filter) dropped() uint64 { return f.past + f.last }
+
+// guards returns the UDP port that a chain of an earlier run is for; 0: there is none.
+func (f *filter) guards() (port uint16) {
+	if f.nft == nil {
+		return 0
+	}
+	t, c, _ := f.objects()
+	rules, err := f.nft.GetRules(t, c)
+	if err != nil {
+		return 0
+	}
+	for _, r := range rules {
+		if len(r.UserData) > 2 {
+			fmt.Sscanf(string(r.UserData[2:]), tagFormat, &port, new(int))
+		}
+	}
+	return port
+}
 
 // remove removes the chain and what belongs to it, and the table if it has nothing
 // else.

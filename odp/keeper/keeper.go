@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"weave/internal/ether"
@@ -114,13 +116,28 @@ func (k *Keeper) open() error {
 }
 
 // Remove removes what Keepers of the driver leave in the host's namespace, and closes
-// both. What is not there is no error.
+// both. What is not there is no error. The filter stays if it guards another backend's
+// device.
 func Remove(host *Host, drv Driver, ports ...*Port) error {
 	k := &Keeper{host: host, drv: drv, ports: ports}
 	k.seal, _ = drv.(Sealer)
 	defer k.Close()
 	k.filter.open(host.FD(), 0)
-	return k.removeAll()
+	err := k.removePorts()
+	if k.seal != nil || k.guarded() {
+		return err
+	}
+	return errors.Join(err, k.filter.remove())
+}
+
+// guarded reports whether there is a device that listens on the port of the filter.
+func (k *Keeper) guarded() bool {
+	port := k.filter.guards()
+	links, err := k.host.NL.LinkList()
+	return port != 0 && err == nil && slices.ContainsFunc(links, func(l netlink.Link) bool {
+		v, ok := l.(*netlink.Vxlan)
+		return ok && v.Port == int(port)
+	})
 }
 
 // Close frees descriptors; Run must have returned.
@@ -427,13 +444,18 @@ func (k *Keeper) adopt() error {
 
 // removeAll leaves nothing in the kernel.
 func (k *Keeper) removeAll() error {
+	err := k.removePorts()
+	if k.seal != nil {
+		return err
+	}
+	return errors.Join(err, k.filter.remove())
+}
+
+func (k *Keeper) removePorts() error {
 	var errs []error
 	for _, p := range k.ports {
 		errs = append(errs, k.removePort(p))
 		p.err = nil
-	}
-	if k.seal == nil {
-		errs = append(errs, k.filter.remove())
 	}
 	return errors.Join(errs...)
 }

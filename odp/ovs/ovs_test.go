@@ -262,6 +262,34 @@ func testTunnelGone(t *testing.T, p *odptest.Pair) {
 	eventually(t, "repair", func() bool { return p.Pings(1, odptest.MTU) })
 }
 
+// The filter of the other backend is not ours to remove.
+func TestRemoveLeavesVXLAN(t *testing.T) {
+	p := odptest.Connect(t, suite(t, func(h *odptest.Host, adopt bool) (odp.Backend, error) {
+		return vxlan.Open(config(t, h, adopt))
+	}), odptest.Options{})
+	h := p.Host(0)
+	rules := func() string {
+		out, _ := h.Run("nft", "list", "ruleset")
+		return out
+	}
+	before := rules()
+	if err := h.In(Remove); err != nil {
+		t.Fatal(err)
+	}
+	if after := rules(); before == "" || after != before {
+		t.Errorf("rules before:\n%s\nafter:\n%s", before, after)
+	}
+	if err := h.In(vxlan.Remove); err != nil {
+		t.Fatal(err)
+	}
+	// The backend that still runs may have made them again; without a device it is not
+	// so after a second removal.
+	p.Backend(0).RemovePeer(p.Host(1).Name)
+	if left := rules(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
 // Without the module there is a reason, and nothing else happens.
 func TestNoModule(t *testing.T) {
 	testnet.NeedNoModule(t, "openvswitch")
