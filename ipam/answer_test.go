@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -69,5 +70,35 @@ func TestReasonNamesConflict(t *testing.T) {
 	s.step(a, evGone{b.name})
 	if cs := a.core.status().Conflicts; len(cs) != 0 {
 		t.Errorf("of a peer that is gone: %+v", cs)
+	}
+}
+
+// A host gets an old disk, with an address that its container had then and another's
+// has now. The container was down, and starts before the others have been heard.
+func TestOldDiskStoppedContainer(t *testing.T) {
+	for _, reconciled := range []bool{true, false} {
+		s := newScene(t, 2, "10.0.0.0/26", Init{Mode: Seed})
+		a, b := s.hosts[0], s.hosts[1]
+		had := s.mustGet(a, "first")
+		then := had.addr
+		a.snapshot = maps.Clone(a.disk)
+		s.end(had)
+		delete(a.containers, had.ident)
+		s.ask(a, &op{kind: opFreeAll, ident: had.ident})
+		other := &container{host: b, ident: "other"}
+		b.containers[other.ident] = other
+		if err := s.ask(b, &op{kind: opClaim, ident: other.ident, prefix: netip.PrefixFrom(then.Netip(), 26), container: true}).err; err != nil {
+			t.Fatal(err)
+		}
+		s.begin(other, then)
+		s.stop(a)
+		a.disk = maps.Clone(a.snapshot)
+		s.start(a)
+		if reconciled {
+			s.reconcile(a, false)
+		}
+		if again := s.mustGet(a, "first"); again.addr == then || s.failed != "" {
+			t.Errorf("reconciled %v: %v again: %s", reconciled, again.addr, s.failed)
+		}
 	}
 }

@@ -175,6 +175,7 @@ func (e evReconcile) apply(c *core) {
 		c.present(v, seen)
 	}
 	for a, l := range c.leases {
+		l.stored = l.stored && seen[a] != l.ident
 		if l.foreign && c.universe.Contains(a) && seen[a] != l.ident {
 			c.dropLease(l) // not ours, and not in use: of no value
 			continue

@@ -205,12 +205,11 @@ func (c *core) tryAllocate(o *op) bool {
 			if c.doubtful(l) {
 				return false
 			}
-			if l.foreign && l.dying {
+			if l.foreign && (l.dying || l.stored) {
 				c.dropLease(l) // it was lost while the container was down
 				continue
 			}
-			c.revive(l)
-			c.answer(o, result{prefixes: prefixes([]*lease{l})})
+			c.handOut(o, l)
 			return true
 		}
 	}
@@ -255,10 +254,17 @@ func (c *core) hopeless(o *op) bool {
 	return c.confirm == nil && c.space.HeldIn(rng) == 0 && !c.asks[rng].blocked
 }
 
-// doubtful reports whether a lease comes from the store and nobody has said yet
-// what is really in use: the store may be of an earlier day.
+// doubtful reports whether a lease is only in the store, which may be of an earlier
+// day, and nobody has said yet what is really in use, or whose the address is now.
 func (c *core) doubtful(l *lease) bool {
-	return l.stored && !c.reconciled && c.now < reconcileMax
+	return l.stored && (!c.reconciled && c.now < reconcileMax || c.confirm != nil && c.universe.Contains(l.addr))
+}
+
+// handOut answers with a lease that there is already.
+func (c *core) handOut(o *op, l *lease) {
+	c.revive(l)
+	l.stored = false
+	c.answer(o, result{prefixes: prefixes([]*lease{l})})
 }
 
 func (c *core) tryClaim(o *op) bool {
@@ -266,16 +272,17 @@ func (c *core) tryClaim(o *op) bool {
 		switch {
 		case c.doubtful(l):
 			return false
+		case l.foreign && (l.dying || l.stored) && c.universe.Contains(l.addr): // another's by now
+			c.dropLease(l)
+			return c.tryClaim(o)
 		case l.ident == identOf(o.ident, o.addr) || o.ident == anonymous:
-			c.revive(l)
+			c.handOut(o, l)
 		case l.dying:
 			c.dropLease(l)
 			return c.tryClaim(o)
 		default:
 			c.fail(o, refuse(ErrInUse, "%v is in use by %s", o.addr, l.ident))
-			return true
 		}
-		c.answer(o, result{prefixes: prefixes([]*lease{l})})
 		return true
 	}
 	mine := &lease{addr: o.addr, ident: identOf(o.ident, o.addr), bits: o.prefix.Bits(), container: o.container && o.ident != anonymous}

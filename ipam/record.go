@@ -47,7 +47,7 @@ type lease struct {
 	// business; inside it is another peer's, and we ask for it.
 	foreign bool
 	asked   time.Duration
-	stored  bool // it was in the store when this run began
+	stored  bool // only the store says so: in this run it was neither seen in use nor given out
 }
 
 func (l *lease) prefix() netip.Prefix { return netip.PrefixFrom(l.addr.Netip(), l.bits) }

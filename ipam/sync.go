@@ -282,7 +282,7 @@ func (c *core) lose(r addr.Range, to peer.Name) {
 	var gone []*lease
 	for _, l := range c.leasesIn(r) {
 		switch {
-		case l.dying: // nobody uses it; an old store may have brought it back
+		case l.dying || l.stored: // nobody uses it, as far as is known; an old store may have brought it back
 			c.dropLease(l)
 		case !l.foreign:
 			l.foreign, l.asked = true, c.now-foreignAgain
