@@ -452,6 +452,8 @@ const (
 func (a *addresses) keep(ctx context.Context) error {
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // first: a panic here must not wait for the watchers for ever
 	for what, watch := range map[string]func(context.Context, func()) error{"addresses": a.host.WatchHost, "rules": a.host.WatchRules} {
 		watchers.Go(func() { a.watch(ctx, what, watch) })
 	}

@@ -100,3 +100,19 @@ func FuzzNetlink(f *testing.F) {
 		linkOf(syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: unix.RTM_NEWLINK}, Data: b})
 	})
 }
+
+// A namespace that ends while its addresses are being listed is an error, not the end
+// of the daemon: with extended acknowledgements on, the library reads the end of a
+// failed dump as the echo of a request and panics.
+func TestAddressesOfNoNamespace(t *testing.T) {
+	h, err := Open()
+	if err != nil {
+		t.Skipf("needs root: %v", err)
+	}
+	defer h.Close()
+	for _, index := range []int{0, 1, 4242} {
+		if got, err := h.addrs(4242, index); err == nil {
+			t.Errorf("link %d of a namespace that is not there has %v", index, got)
+		}
+	}
+}
