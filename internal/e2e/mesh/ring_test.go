@@ -105,6 +105,7 @@ func rerouted(t *testing.T, p *harness.Probe, event time.Time) {
 func once(t *testing.T, sites []*harness.Site) {
 	t.Helper()
 	const each = 50
+	time.Sleep(2 * time.Second) // it holds at rest: all know of the last change, trees have settled
 	var ears []*harness.Ear
 	for _, s := range sites {
 		ears = append(ears, harness.Hear(t, s.Box))
