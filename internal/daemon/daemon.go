@@ -121,7 +121,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	undo.add(d.kernel.close)
 	steer.setKernel(d.kernel)
-	d.paths = &pathLog{log: d.log.With("part", "paths"), min: d.gate.min}
+	d.paths = &pathLog{log: d.log.With("part", "paths")}
 	d.features = d.probe()
 	channels, err := d.openServices(ctx, name, &undo)
 	if err != nil {
@@ -170,6 +170,7 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	g.Go(func() error { return d.hostside.steer.watch(ctx) })
 	g.Go(func() error { return d.hostside.repair(ctx) })
 	g.Go(func() error { return d.hostside.announce(ctx) })
+	g.Go(func() error { return d.watchMinPath(ctx) })
 	g.Go(func() error { return d.hostside.untrack(ctx, d.kernel.clear.port) })
 	d.serveAddresses(ctx, g)
 	g.Go(func() error { return server.RunControl(ctx, control) })

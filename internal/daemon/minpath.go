@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"weave/internal/api"
 	"weave/internal/ether"
@@ -182,4 +184,28 @@ func (m minPath) degraded(c mesh.ConnStatus, reason string) string {
 		return fmt.Sprintf("connection to %s carries nothing, as %s is below --min-path=%s: %s", c.NickName, c.Path, m, reason)
 	}
 	return fmt.Sprintf("connection to %s uses %s, below --min-path=%s: %s", c.NickName, c.Path, m, reason)
+}
+
+// minPathLook is how often connections are looked at; one that is below the minimum
+// twice is told of, once.
+const minPathLook = 3 * time.Second
+
+// watchMinPath logs connections that stay below the minimum, until ctx ends.
+func (d *daemon) watchMinPath(ctx context.Context) error {
+	looks := map[peer.Name]int{}
+	for d.gate.min.kernel && pause(ctx, minPathLook) {
+		for _, c := range d.router.Status().Conns {
+			if !d.gate.min.below(c) {
+				if !c.Peer.IsZero() {
+					delete(looks, c.Peer)
+				}
+				continue
+			}
+			if looks[c.Peer]++; looks[c.Peer] == 2 {
+				d.paths.log.Warn("path below the minimum", "peer", c.Peer, "path", c.Path, "min_path", d.gate.min.String(),
+					"refused", d.gate.min.refuse, "reason", d.kernel.whyNot(c))
+			}
+		}
+	}
+	return nil
 }

@@ -17,7 +17,6 @@ import (
 // belongs to the mesh's goroutine, but for what metrics read.
 type pathLog struct {
 	log *slog.Logger
-	min minPath
 	now map[peer.Name]string
 	count
 }
@@ -86,9 +85,6 @@ func (p *pathLog) follow(old, v mesh.View) {
 		}
 		if had {
 			log("path changed", "peer", name, "from", from, "to", to, "reason", reason)
-			if p.min.kernel && from == odp.Name {
-				p.log.Warn("path below the minimum", "peer", name, "path", to, "min_path", p.min, "refused", p.min.refuse, "reason", reason)
-			}
 		}
 	}
 }

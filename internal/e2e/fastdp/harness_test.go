@@ -17,6 +17,7 @@ import (
 
 const (
 	joinLimit = 15 * time.Second
+	slowJoin  = 60 * time.Second // where a machine within a machine runs the test
 	vxlanPort = "6784"
 	password  = harness.Password
 )
@@ -158,9 +159,11 @@ func (s *site) vxlanPackets() int {
 
 // block makes hosts drop the vxlan packets that come in, as a firewall on the way to
 // them would; more is a further condition, in the words of nft.
-func block(more string, at ...*site) (undo func()) {
+func block(more string, at ...*site) (undo func()) { return blockPort(vxlanPort, more, at...) }
+
+func blockPort(port, more string, at ...*site) (undo func()) {
 	for _, s := range at {
-		s.Exec("nft", "add table inet test; add chain inet test in { type filter hook prerouting priority -300; }; add rule inet test in udp dport "+vxlanPort+" "+more+" drop")
+		s.Exec("nft", "add table inet test; add chain inet test in { type filter hook prerouting priority -300; }; add rule inet test in udp dport "+port+" "+more+" drop")
 	}
 	return func() {
 		for _, s := range at {
