@@ -72,6 +72,7 @@ func TestMinPathRefuses(t *testing.T) {
 // to itself the daemon does without, and says why.
 func TestModuleAbsent(t *testing.T) {
 	for _, tt := range []struct{ module, flag string }{
+		{"openvswitch", "--fastdp=ovs"},
 		{"wireguard", "--encrypted-path=kernel"},
 	} {
 		t.Run(tt.module, func(t *testing.T) {
