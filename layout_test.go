@@ -60,7 +60,6 @@ type goPackage struct {
 	dir     string
 	imports map[string]bool // of non-test files
 	doc     bool
-	calls   map[string]bool // "time.Now", "go" …
 }
 
 func packages(t *testing.T) map[string]*goPackage {

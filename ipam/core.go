@@ -73,7 +73,6 @@ type core struct {
 	wanted     time.Duration // until then an observer, or somebody on its behalf, wants a ring
 	wantSent   time.Duration
 	reported   time.Duration
-	lastFree   uint64
 	nextID     uint64
 	conflicts  map[peer.Name]conflict // peers with another ring
 	doubles    map[addr.Addr]duplicate

@@ -209,10 +209,7 @@ func TestUnicastHops(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.message(b.conns[tt.via], m)
-			var got []wire.Msg
-			for _, m := range b.conns[1].q.extra {
-				got = append(got, m)
-			}
+			got := b.conns[1].q.extra
 			if c := b.counters; (c.UnicastRelayed == 1) != tt.relayed || (len(got) == 1) != tt.relayed || c.UnicastSpoofed != tt.spoofed || c.UnicastLost != tt.lost {
 				t.Errorf("%d messages, counters %+v", len(got), c)
 			}

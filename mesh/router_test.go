@@ -236,12 +236,12 @@ func TestConnectReplaceAndForget(t *testing.T) {
 		w.wantJoined(a, b) // connections stay
 		b.wantConns("-> 10.0.0.1 established h1", "-> 10.0.0.3 established h3")
 		a.kill()
-		a = w.start(1)
+		w.start(1)
 		if err := b.Forget([]string{"10.0.0.3", "never.seen"}); err != nil {
 			t.Error(err)
 		}
 		c.kill()
-		c = w.start(3)
+		w.start(3)
 		w.run(time.Minute)
 		b.wantConns()
 		if got := b.Targets(); len(got) != 0 {

@@ -47,7 +47,7 @@ func TestKeysAreMadeWhenUsed(t *testing.T) {
 		if p, err := rx.Opener(l).Open(h, d); err != nil || string(p) != "weave" {
 			t.Errorf("lane %d: %q, %v", l, p, err)
 		}
-		if tx.Sealer(l) != tx.Sealer(l) || rx.Opener(l) != rx.Opener(l) {
+		if s, o := tx.Sealer(l), rx.Opener(l); s != tx.Sealer(l) || o != rx.Opener(l) {
 			t.Errorf("lane %d: another Sealer or Opener at the second call", l)
 		}
 	}

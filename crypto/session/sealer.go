@@ -30,16 +30,16 @@ const nonceLen = 12
 // Sealer seals the datagrams of one lane with one key. It belongs to one
 // goroutine at a time. The zero Sealer seals nothing.
 type Sealer struct {
-	keys    *TxKeys // nil in the zero Sealer
-	aead    cipher.AEAD
-	sealed  bool // false: clear, with the permit checked when the keys were made
-	lane    Lane
-	index   uint32
-	next    uint64 // counter of the next datagram; next <= hard
-	soft    uint64
-	hard    uint64
-	nonce   [nonceLen]byte // here because an argument of an interface's method escapes
-	scratch [48]byte       // keeps Sealers of two workers off one cache line
+	keys   *TxKeys // nil in the zero Sealer
+	aead   cipher.AEAD
+	sealed bool // false: clear, with the permit checked when the keys were made
+	lane   Lane
+	index  uint32
+	next   uint64 // counter of the next datagram; next <= hard
+	soft   uint64
+	hard   uint64
+	nonce  [nonceLen]byte // here because an argument of an interface's method escapes
+	_      [48]byte       // keeps Sealers of two workers off one cache line
 }
 
 // Seal appends one datagram that carries plaintext to dst and returns the longer

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime"
@@ -167,5 +166,3 @@ func (c *Config) ciphers() ([]session.Cipher, error) {
 func fastAES() bool {
 	return cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL
 }
-
-func (c *Config) listenAddr() string { return fmt.Sprintf("%v port %d", c.Host, c.Port) }

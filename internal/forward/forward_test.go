@@ -42,9 +42,8 @@ func name(s string) peer.Name {
 
 // sink is a Path that records what it was given.
 type sink struct {
-	name string
-	mu   sync.Mutex
-	got  []string
+	mu  sync.Mutex
+	got []string
 }
 
 func (k *sink) record(f string, args ...any) {

@@ -71,7 +71,7 @@ func TestHostName(t *testing.T) {
 			seen[name] = true
 		}
 	}
-	if hostName(nsID{4, 7}, 0) != hostName(nsID{4, 7}, 0) {
+	if name := hostName(nsID{4, 7}, 0); name != hostName(nsID{4, 7}, 0) {
 		t.Error("names are not stable")
 	}
 }

@@ -176,7 +176,7 @@ func TestLocked(t *testing.T) {
 	}
 	// The database alone is locked, by something that does not know our lock file.
 	dir = t.TempDir()
-	s = open(t, dir)
+	open(t, dir)
 	os.Remove(filepath.Join(dir, lockName))
 	if _, err := Open(dir, discard); !errors.Is(err, ErrLocked) {
 		t.Errorf("locked database: %v", err)
