@@ -16,7 +16,7 @@ $go test -c -o "$tmp/ring.test" ./ipam/ring
 $go test -c -o "$tmp/e2e.test" ./internal/e2e/addresses
 
 run() { # DIR TEST PATTERN BENCHTIME COUNT
-	(cd "$1" && "$tmp/$2" -test.run xxx -test.bench "$3" -test.benchtime "$4" -test.count "$5") |
+	(cd "$1" && $first "$tmp/$2" -test.run xxx -test.bench "$3" -test.benchtime "$4" -test.count "$5") |
 		sed -nE 's/^Benchmark/  /p' | tr '\t' ' ' | tr -s ' ' | sed 's/^ /  /'
 }
 
@@ -25,12 +25,15 @@ run() { # DIR TEST PATTERN BENCHTIME COUNT
 	echo "store on: $(df --output=fstype,source "${TMPDIR:-/tmp}" | tail -1 | tr -s ' '); $($go version | cut -d' ' -f3); sources $(git describe --always --dirty)"
 	echo "load average before: $(cut -d' ' -f1-3 /proc/loadavg)"
 	echo
-	echo "addresses on disk and acknowledged, 64 clients at once, one store transaction for many of them"
+	# These two take a second or so, before everything else that the machine does.
+	first="chrt -f 1"
+	echo "addresses on disk and acknowledged, 64 clients at once, one store transaction for many of them (chrt -f 1)"
 	run ipam ipam.test 'Allocate64$' 10000x 3
 	echo
-	echo "a whole ring of 1000 peers, each of which gave half away, joined into one where none did"
+	echo "a whole ring of 1000 peers, each of which gave half away, joined into one where none did (chrt -f 1)"
 	run ipam/ring ring.test 'Merge1000Peers$' 300x 3
 	echo
+	first=
 	echo "containers attached (address, interface, route), attached again (nothing to do) and detached,"
 	echo "through the control socket of a daemon by 64 clients at once"
 	run internal/e2e/addresses e2e.test 'Attach64$' 256x 1
