@@ -87,7 +87,6 @@ type Machine struct {
 	state  state
 	length int // of the frame whose body is awaited; 0: its length is
 	noise  *noise.HandshakeState
-	first  [preambleLen]byte // responder: the initiator's preamble, for the prologue
 	out    [headLen + MaxFrame]byte
 	result Result
 }
