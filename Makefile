@@ -16,7 +16,7 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
 .DEFAULT_GOAL := build
-.PHONY: build build-arm64 test vm-test demo bench lint fmt deps fuzz sim-mesh bench-ipam campaign-ipam clean help
+.PHONY: build build-arm64 test vm-test demo bench bench-vm lint fmt deps fuzz sim-mesh bench-ipam campaign-ipam clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ bench: build ## measure against veth, vxlan and wireguard-go; BENCHFLAGS='-short
 soak: deps build ## ten minutes over a wire that loses, repeats, delays and changes packets
 	WEAVE_SOAK=10m WEAVE_SOAK_RESULT=$(CURDIR)/bench/results/soak.txt WEAVE_BIN=$(CURDIR)/bin/weave \
 		$(SUDO) env "PATH=$$PATH" $(GO) test -count=1 -timeout 20m -run 'TestSoak|TestRing' -v ./internal/e2e/mesh
+
+bench-vm: deps ## the kernel paths beside sleeve, as ratios, in an emulated machine: bench/results/vm.txt
+	$(BUILD) -o bin/bench ./bench
+	scripts/vm.sh -timeout 30m -limit 60m -out bench/results -program bin/bench -- \
+		-weave bin/weave -only veth,vxlan,weave -tests tcp,ping -mtu 1500 -reps 1 -time 1s -out /out -name vm
 
 lint: ## go vet, gofmt, staticcheck
 	@GO='$(GO)' scripts/lint.sh

@@ -26,7 +26,7 @@ func (b builder) initrd() string { return filepath.Join(b.dir, "initrd") }
 // the tests will say so. Debian's names of packages: scripts/deps.sh.
 var tools = []string{
 	"ip", "bridge", "tc", "nft", "ping", "iperf3", "ethtool", "tcpdump", "dig", "sysctl",
-	"modprobe", "lsmod", "sh", "sleep", "cat", "head", "dd", "true", "false", "sha256sum", "kill", "dmesg",
+	"modprobe", "lsmod", "env", "sh", "sleep", "cat", "head", "dd", "true", "false", "sha256sum", "kill", "dmesg",
 }
 
 // etc are files of the host that its programs read.
@@ -47,6 +47,12 @@ func (b builder) build(ctx context.Context, reqs []vm.Request) (job vm.Job, err 
 		}
 	}
 	job.Groups = vm.Groups(reqs, runs)
+	if b.program != "" {
+		inside := filepath.Join(vm.BinDir, filepath.Base(b.program))
+		img.File(inside, b.program)
+		run := vm.Run{Name: filepath.Base(b.program), Program: inside, Args: b.packages, Dir: vm.SourceDir, Limit: b.each}
+		job.Groups = []vm.Group{{Runs: []vm.Run{run}}}
+	}
 	text, err := json.Marshal(job)
 	if err != nil {
 		return job, err

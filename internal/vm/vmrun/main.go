@@ -52,8 +52,9 @@ type options struct {
 	skip    string
 	short   bool
 	out     string
+	program string
 
-	packages []string
+	packages []string // or the program's arguments
 }
 
 func parse(args []string) (o options, err error) {
@@ -71,11 +72,16 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&o.skip, "skip", "", "as of go test")
 	f.BoolVar(&o.short, "short", false, "as of go test")
 	f.StringVar(&o.out, "out", "", "`directory` for files that tests leave in /out")
+	f.StringVar(&o.program, "program", "", "static `binary` to run with the arguments that follow, instead of tests")
 	for len(args) > 0 { // flags may follow packages
 		if err := f.Parse(args); err != nil {
 			return o, err
 		}
 		args = f.Args()
+		if o.program != "" {
+			o.packages = args
+			break
+		}
 		if len(args) > 0 {
 			o.packages, args = append(o.packages, args[0]), args[1:]
 		}
@@ -83,7 +89,7 @@ func parse(args []string) (o options, err error) {
 	if o.kernel == "" {
 		return o, errors.New("no -kernel: start this with scripts/vm.sh")
 	}
-	if (o.list == "") == (len(o.packages) == 0) {
+	if o.program == "" && (o.list == "") == (len(o.packages) == 0) {
 		return o, errors.New("name packages, or a -list of them")
 	}
 	return o, nil
@@ -120,9 +126,11 @@ func run(ctx context.Context, args []string) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	reqs, err := o.requests()
-	if err != nil {
-		return false, err
+	var reqs []vm.Request
+	if o.program == "" {
+		if reqs, err = o.requests(); err != nil {
+			return false, err
+		}
 	}
 	must, err := readMust(o.must)
 	if err != nil {
