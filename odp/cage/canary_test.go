@@ -12,6 +12,7 @@ import (
 	"weave/internal/testnet"
 	"weave/internal/testnet/odplab"
 	"weave/odp"
+	"weave/odp/cage"
 	"weave/odp/odptest"
 )
 
@@ -61,6 +62,13 @@ func TestNothingInClear(t *testing.T) {
 	connect(t, ea, eb)
 	carries(t, a, b)
 
+	ea.stop()
+	carries(t, a, b)
+	refusesImpostor(t, a, b)
+	ea = start(t, a)
+	connect(t, ea, eb)
+	connect(t, eb, ea)
+	carries(t, a, b)
 	ea.stop() // from here on nobody mends
 	carries(t, a, b)
 	for _, away := range breakages[2:] {
@@ -76,6 +84,34 @@ func TestNothingInClear(t *testing.T) {
 		frames, _ := c.Frames()
 		t.Logf("%d frames on the underlay", frames)
 		c.MustBeClean()
+	}
+}
+
+// refusesImpostor has a backend find an impostor of the port, with an entry, where
+// nothing else is missing.
+func refusesImpostor(t *testing.T, a, b *odptest.Host) {
+	t.Helper()
+	err := impostor(a)
+	if err == nil {
+		_, err = a.Run("bridge", "fdb", "add", b.MAC.String(), "dev", device, "self", "permanent", "dst", cage.AddressOf(b.Name).String())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.In(func() error {
+		be, err := open(t, a, true)
+		if err != nil {
+			return err
+		}
+		if n := len(be.Adopted()); n != 0 {
+			t.Errorf("%d entries of an impostor adopted", n)
+		}
+		return be.Close()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Run("ip", "link", "show", device); err == nil {
+		t.Error("the impostor is still there")
 	}
 }
 
