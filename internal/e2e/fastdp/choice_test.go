@@ -74,7 +74,6 @@ func TestModuleAbsent(t *testing.T) {
 	for _, tt := range []struct{ module, flag string }{
 		{"openvswitch", "--fastdp=ovs"},
 		{"wireguard", "--encrypted-path=kernel"},
-		{"openvswitch", "--fastdp=ovs"},
 	} {
 		t.Run(tt.module, func(t *testing.T) {
 			testnet.NeedNoModule(t, tt.module)
