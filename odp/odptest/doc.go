@@ -8,6 +8,7 @@ package odptest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -276,4 +277,15 @@ func within(t *testing.T, limit time.Duration, what string, cond func() bool) ti
 		time.Sleep(10 * time.Millisecond)
 	}
 	return time.Since(start)
+}
+
+// TakeVXLANPort is Config.Occupy of backends that receive vxlan at Port: another device
+// has the port.
+func TakeVXLANPort(h *Host) (free func() error, err error) {
+	_, err = h.Run("ip", "link", "add", "other", "type", "vxlan", "id", "77", "gbp", "dstport", fmt.Sprint(Port))
+	_, err2 := h.Run("ip", "link", "set", "other", "up")
+	return func() error {
+		_, err := h.Run("ip", "link", "del", "other")
+		return err
+	}, errors.Join(err, err2)
 }

@@ -1,7 +1,6 @@
 package ovs
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -55,17 +54,10 @@ func deleteDatapath(h *odptest.Host) error {
 // suite is the conformance suite's view of a backend.
 func suite(t *testing.T, open func(h *odptest.Host, adopt bool) (odp.Backend, error)) odptest.Config {
 	return odptest.Config{
-		Hosts: odplab.Hosts,
-		Open:  open,
-		Break: deleteDatapath,
-		Occupy: func(h *odptest.Host) (func() error, error) {
-			_, err := h.Run("ip", "link", "add", "other", "type", "vxlan", "id", "77", "gbp", "dstport", fmt.Sprint(odptest.Port))
-			_, err2 := h.Run("ip", "link", "set", "other", "up")
-			return func() error {
-				_, err := h.Run("ip", "link", "del", "other")
-				return err
-			}, errors.Join(err, err2)
-		},
+		Hosts:  odplab.Hosts,
+		Open:   open,
+		Break:  deleteDatapath,
+		Occupy: odptest.TakeVXLANPort,
 		Remains: func(h *odptest.Host) string {
 			out, _ := h.Run("ip", "-br", "link", "show", "type", "vxlan")
 			dps, _ := h.Run("ip", "-br", "link", "show", "type", "openvswitch")

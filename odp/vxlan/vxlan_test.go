@@ -1,8 +1,6 @@
 package vxlan_test
 
 import (
-	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -26,14 +24,7 @@ func TestConformance(t *testing.T) {
 			_, err := h.Run("ip", "link", "del", "weavevx")
 			return err
 		},
-		Occupy: func(h *odptest.Host) (func() error, error) {
-			_, err := h.Run("ip", "link", "add", "other", "type", "vxlan", "id", "77", "gbp", "dstport", fmt.Sprint(odptest.Port))
-			_, err2 := h.Run("ip", "link", "set", "other", "up")
-			return func() error {
-				_, err := h.Run("ip", "link", "del", "other")
-				return err
-			}, errors.Join(err, err2)
-		},
+		Occupy: odptest.TakeVXLANPort,
 		Remains: func(h *odptest.Host) string {
 			out, _ := h.Run("ip", "-br", "link", "show", "type", "vxlan")
 			rules, _ := h.Run("nft", "list", "ruleset")

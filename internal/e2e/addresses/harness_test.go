@@ -79,13 +79,7 @@ func joined(t *testing.T, sites ...*site) {
 	t.Helper()
 	within(t, joinLimit, "joining", func() bool {
 		for _, s := range sites {
-			n := 0
-			for _, c := range ask(s, (*api.Client).Connections).Connections {
-				if c.State == api.StateEstablished {
-					n++
-				}
-			}
-			if n < len(sites)-1 {
+			if harness.Established(s.Host) < len(sites)-1 {
 				return false
 			}
 		}

@@ -90,8 +90,12 @@ func (s *Site) Conns() []api.Connection {
 }
 
 // Established counts the host's connections that carry data.
-func (s *Site) Established() (n int) {
-	for _, c := range s.Conns() {
+func (s *Site) Established() int { return Established(s.Host) }
+
+// Established counts a host's connections that carry data; 0 if its daemon does not
+// answer.
+func Established(h *testnet.Host) (n int) {
+	for _, c := range Ask(h, (*api.Client).Connections).Connections {
 		if c.State == api.StateEstablished {
 			n++
 		}

@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -29,8 +28,8 @@ const (
 
 // Bounds of waiting that no promise of the documentation is about.
 const (
-	joinLimit = 10 * time.Second
-	pollEvery = 10 * time.Millisecond
+	joinLimit = harness.JoinLimit
+	pollEvery = harness.PollEvery
 )
 
 // site is a host with a daemon.
@@ -51,10 +50,7 @@ func newSites(t *testing.T, n int) []*site {
 // sitesOn adds hosts to a lab; the prefix tells those of one test from another's.
 func sitesOn(t *testing.T, lab *testnet.Lab, prefix string, n int) []*site {
 	t.Helper()
-	pw := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(pw, []byte("xeroxed-quokka-71-pagoda-92\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	pw := harness.PasswordFile(t, harness.Password)
 	sites := make([]*site, n)
 	for i := range sites {
 		sites[i] = &site{Host: lab.Host(prefix + string(rune('a'+i))), t: t, bin: testnet.Binary(t), pw: pw}
@@ -89,13 +85,7 @@ func joined(t *testing.T, sites ...*site) {
 	t.Helper()
 	within(t, joinLimit, "joining", func() bool {
 		for _, s := range sites {
-			n := 0
-			for _, c := range query(s, (*api.Client).Connections).Connections {
-				if c.State == api.StateEstablished {
-					n++
-				}
-			}
-			if n < len(sites)-1 {
+			if harness.Established(s.Host) < len(sites)-1 {
 				return false
 			}
 		}
@@ -106,12 +96,7 @@ func joined(t *testing.T, sites ...*site) {
 // query asks a daemon without the cost of a process; the zero value if it does not
 // answer.
 func query[T any](s *site, question func(*api.Client, context.Context) (T, error)) T {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	c := api.NewClient(s.RunDir())
-	defer c.Close()
-	v, _ := question(c, ctx)
-	return v
+	return harness.Ask(s.Host, question)
 }
 
 // weave runs a command and wants it to succeed.
@@ -164,25 +149,13 @@ func addrs(t *testing.T, text string) (out []netip.Addr) {
 // within waits until cond holds and returns how long it took.
 func within(t *testing.T, limit time.Duration, what string, cond func() bool) time.Duration {
 	t.Helper()
-	start := time.Now()
-	for !cond() {
-		if time.Since(start) > limit {
-			t.Fatalf("%s: not within %v", what, limit)
-		}
-		time.Sleep(pollEvery)
-	}
-	return time.Since(start).Round(time.Millisecond)
+	return harness.Within(t, limit, what, cond)
 }
 
 // wantLine looks for a line with all the words.
 func wantLine(t *testing.T, text string, words ...string) {
 	t.Helper()
-	for line := range strings.Lines(text) {
-		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
-			return
-		}
-	}
-	t.Errorf("no line with %q in:\n%s", words, text)
+	harness.WantLine(t, "output", text, words...)
 }
 
 // dig asks a name server from inside a namespace and returns what it printed, sorted.
