@@ -166,11 +166,11 @@ func TestMetricsAndCheck(t *testing.T) {
 
 	a.Daemon.MustWeave("status", "--check")
 	b.Daemon.Kill9()
-	took := harness.Within(t, 20*time.Second, "status --check saying degraded", func() bool { return b.Weave("status").Code == 3 && a.Established() == 0 })
+	took := harness.Within(t, 20*time.Second, "status --check saying degraded", func() bool { return b.Weave("status").Code == harness.ExitNotRunning && a.Established() == 0 })
 	t.Logf("a dead peer is noticed after %v", took.Round(time.Millisecond))
 	c := "192.0.2.66" // of nobody
 	a.Daemon.MustWeave("connect", c)
-	harness.Within(t, harness.JoinLimit, "exit 4", func() bool { return a.Weave("status", "--check").Code == 4 })
+	harness.Within(t, harness.JoinLimit, "exit 4", func() bool { return a.Weave("status", "--check").Code == harness.ExitDegraded })
 	if r := a.Weave("status", "--check"); !strings.Contains(r.Stderr, "degraded: connection to "+c) || strings.Count(r.Stderr, "\n") != 1 {
 		t.Errorf("status --check wrote %q", r.Stderr)
 	}

@@ -15,17 +15,6 @@ import (
 	"weave/internal/testnet"
 )
 
-// Exit codes as documented in `weave --help`.
-const (
-	exitFailure    = 1
-	exitUsage      = 2
-	exitNotRunning = 3
-	exitConflict   = 5
-	exitNotFound   = 6
-	exitPermission = 9
-	exitKernel     = 10
-)
-
 // fault is a command that must fail.
 type fault struct {
 	args []string
@@ -59,53 +48,53 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 		return path
 	}
 	for _, f := range []fault{
-		{args("statuz"), exitUsage, `did you mean status?`},
-		{args("status nonsense"), exitUsage, "nonsense"},
-		{args("--bogus"), exitUsage, "--bogus"},
-		{args("launch --bogus"), exitUsage, "see weave launch --help"},
-		{args("launch --port 0"), exitUsage, "want 1 to 65534"},
-		{args("launch --port many"), exitUsage, "port"},
-		{args("launch --mtu 100"), exitUsage, "--mtu 100: want 576"},
-		{args("launch --cipher rot13"), exitUsage, "want auto, aes or chacha"},
-		{args("launch --fastdp=maybe"), exitUsage, "want auto, vxlan, ovs or off"},
-		{args("launch --no-fastdp --fastdp=vxlan"), exitUsage, "contradict"},
-		{args("launch --host nowhere"), exitUsage, "want an IP address"},
-		{args("launch --trusted-subnets 10.0.0.1"), exitUsage, "want subnets such as"},
-		{args("launch --name me"), exitUsage, "me"},
-		{args("launch --log-level loud"), exitUsage, "want debug, info"},
-		{args("launch --status-addr 6782"), exitUsage, "want ADDRESS:PORT"},
-		{args("launch --resume 10.77.0.2"), exitUsage, "give no others"},
-		{args("launch --timeout 0s"), exitUsage, "--timeout"},
-		{args("launch 10.77.0.2:99999"), exitUsage, "want HOST or HOST:PORT"},
-		{args("launch http://10.77.0.2/"), exitUsage, "want HOST or HOST:PORT"},
-		{args("launch 10.77.0.300"), exitUsage, "want HOST or HOST:PORT"},
-		{args("attach"), exitUsage, "[ADDR...] CONTAINER"},
-		{args("attach 10.55.0.1 netns:blue"), exitUsage, "want IP/LENGTH"},
-		{args("attach 10.55.0.300/24 netns:blue"), exitUsage, "want IP/LENGTH"},
-		{args("attach 10.55.0.1/33 netns:blue"), exitUsage, "want IP/LENGTH"},
-		{args("attach 10.55.0.1/24 my-container"), exitUsage, "want netns:NAME"},
-		{args("attach net:10.2.0.1/16 netns:blue"), exitUsage, "want net:CIDR"},
-		{args("report -f {{"), exitUsage, "see weave report --help"},
+		{args("statuz"), harness.ExitUsage, `did you mean status?`},
+		{args("status nonsense"), harness.ExitUsage, "nonsense"},
+		{args("--bogus"), harness.ExitUsage, "--bogus"},
+		{args("launch --bogus"), harness.ExitUsage, "see weave launch --help"},
+		{args("launch --port 0"), harness.ExitUsage, "want 1 to 65534"},
+		{args("launch --port many"), harness.ExitUsage, "port"},
+		{args("launch --mtu 100"), harness.ExitUsage, "--mtu 100: want 576"},
+		{args("launch --cipher rot13"), harness.ExitUsage, "want auto, aes or chacha"},
+		{args("launch --fastdp=maybe"), harness.ExitUsage, "want auto, vxlan, ovs or off"},
+		{args("launch --no-fastdp --fastdp=vxlan"), harness.ExitUsage, "contradict"},
+		{args("launch --host nowhere"), harness.ExitUsage, "want an IP address"},
+		{args("launch --trusted-subnets 10.0.0.1"), harness.ExitUsage, "want subnets such as"},
+		{args("launch --name me"), harness.ExitUsage, "me"},
+		{args("launch --log-level loud"), harness.ExitUsage, "want debug, info"},
+		{args("launch --status-addr 6782"), harness.ExitUsage, "want ADDRESS:PORT"},
+		{args("launch --resume 10.77.0.2"), harness.ExitUsage, "give no others"},
+		{args("launch --timeout 0s"), harness.ExitUsage, "--timeout"},
+		{args("launch 10.77.0.2:99999"), harness.ExitUsage, "want HOST or HOST:PORT"},
+		{args("launch http://10.77.0.2/"), harness.ExitUsage, "want HOST or HOST:PORT"},
+		{args("launch 10.77.0.300"), harness.ExitUsage, "want HOST or HOST:PORT"},
+		{args("attach"), harness.ExitUsage, "[ADDR...] CONTAINER"},
+		{args("attach 10.55.0.1 netns:blue"), harness.ExitUsage, "want IP/LENGTH"},
+		{args("attach 10.55.0.300/24 netns:blue"), harness.ExitUsage, "want IP/LENGTH"},
+		{args("attach 10.55.0.1/33 netns:blue"), harness.ExitUsage, "want IP/LENGTH"},
+		{args("attach 10.55.0.1/24 my-container"), harness.ExitUsage, "want netns:NAME"},
+		{args("attach net:10.2.0.1/16 netns:blue"), harness.ExitUsage, "want net:CIDR"},
+		{args("report -f {{"), harness.ExitUsage, "see weave report --help"},
 
-		{args("status"), exitNotRunning, "start one with weave launch"},
-		{args("status connections"), exitNotRunning, "start one with weave launch"},
-		{args("attach 10.55.0.1/24 netns:blue"), exitNotRunning, "start one with weave launch"},
-		{args("detach netns:blue"), exitNotRunning, "start one with weave launch"},
-		{args("ps"), exitNotRunning, "start one with weave launch"},
-		{args("connect 10.77.0.2"), exitNotRunning, "start one with weave launch"},
-		{args("forget 10.77.0.2"), exitNotRunning, "start one with weave launch"},
-		{args("report"), exitNotRunning, "start one with weave launch"},
-		{args("stop"), exitNotRunning, "start one with weave launch"},
+		{args("status"), harness.ExitNotRunning, "start one with weave launch"},
+		{args("status connections"), harness.ExitNotRunning, "start one with weave launch"},
+		{args("attach 10.55.0.1/24 netns:blue"), harness.ExitNotRunning, "start one with weave launch"},
+		{args("detach netns:blue"), harness.ExitNotRunning, "start one with weave launch"},
+		{args("ps"), harness.ExitNotRunning, "start one with weave launch"},
+		{args("connect 10.77.0.2"), harness.ExitNotRunning, "start one with weave launch"},
+		{args("forget 10.77.0.2"), harness.ExitNotRunning, "start one with weave launch"},
+		{args("report"), harness.ExitNotRunning, "start one with weave launch"},
+		{args("stop"), harness.ExitNotRunning, "start one with weave launch"},
 
-		{args("launch --password-file " + filepath.Join(dir, "none")), exitNotFound, "make it, mode 0600"},
-		{args("launch --password-file " + file("open", "secret\n", 0o644)), exitPermission, "chmod 600"},
-		{args("launch --password-file " + file("empty", "\n", 0o600)), exitUsage, "is empty"},
-		{args("launch --password-file " + dir), exitUsage, "is a directory"},
-		{[]string{"launch", "--password", ""}, exitUsage, "is empty"},
-		{args("launch --password-file " + file("binary", "a\x00b", 0o600)), exitUsage, "NUL"},
-		{args("launch --run-dir " + filepath.Join(dir, strings.Repeat("long", 30))), exitUsage, "too long for a socket"},
-		{args("launch --run-dir " + file("file", "", 0o600)), exitFailure, "run directory"},
-		{args("launch --state-dir " + filepath.Join(dir, "file")), exitFailure, "state directory"},
+		{args("launch --password-file " + filepath.Join(dir, "none")), harness.ExitNotFound, "make it, mode 0600"},
+		{args("launch --password-file " + file("open", "secret\n", 0o644)), harness.ExitPermission, "chmod 600"},
+		{args("launch --password-file " + file("empty", "\n", 0o600)), harness.ExitUsage, "is empty"},
+		{args("launch --password-file " + dir), harness.ExitUsage, "is a directory"},
+		{[]string{"launch", "--password", ""}, harness.ExitUsage, "is empty"},
+		{args("launch --password-file " + file("binary", "a\x00b", 0o600)), harness.ExitUsage, "NUL"},
+		{args("launch --run-dir " + filepath.Join(dir, strings.Repeat("long", 30))), harness.ExitUsage, "too long for a socket"},
+		{args("launch --run-dir " + file("file", "", 0o600)), harness.ExitFailure, "run directory"},
+		{args("launch --state-dir " + filepath.Join(dir, "file")), harness.ExitFailure, "state directory"},
 	} {
 		wantFault(t, strings.ReplaceAll(strings.Join(f.args, " "), dir, "DIR"), a.Weave(f.args...), f.code, f.text)
 	}
@@ -130,28 +119,28 @@ func TestFaultsWithDaemon(t *testing.T) {
 	}
 	before := snapshot(a)
 	for _, f := range []fault{
-		{args("attach 10.55.0.9/24 netns:no-such-one"), exitNotFound, "is the container running?"},
-		{args("attach 10.55.0.9/24 netns:/no/such/file"), exitNotFound, "is the container running?"},
-		{args("attach 10.55.0.9/24 pid:4194303"), exitNotFound, "is the container running?"},
-		{args("attach 10.55.0.9/24 " + fmt.Sprintf("pid:%d", a.Daemon.Pid())), exitUsage, "host's own network namespace"},
-		{args("attach 10.55.0.9/24 netns:/etc/passwd"), exitNotFound, "is the container running?"},
-		{args("attach 10.55.0.77/24 " + taken.Ref()), exitConflict, "use another address"},
-		{args("attach 10.55.0.78/24 " + taken.Ref()), exitConflict, "use another address"},
-		{args("attach 10.55.0.9/24 10.55.0.77/24 " + taken.Ref()), exitConflict, "use another address"},
-		{args("attach 10.55.0.0/24 " + taken.Ref()), exitUsage, "is the subnet"},
-		{args("attach 10.55.0.255/24 " + taken.Ref()), exitUsage, "broadcast address"},
-		{args("attach 127.0.0.1/8 " + taken.Ref()), exitUsage, "loopback"},
-		{args("detach netns:no-such-one"), exitNotFound, "is the container running?"},
-		{args("connect 10.77.0.300"), exitUsage, "want HOST or HOST:PORT"},
-		{args("launch"), exitConflict, "weave stop first"},
-		{args("launch --foreground"), exitConflict, "weave stop first"},
-		{args("launch --run-dir " + filepath.Join(t.TempDir(), "other")), exitConflict, "choose another --state-dir"},
-		{append(args("launch --run-dir "+filepath.Join(t.TempDir(), "other")), "--state-dir", filepath.Join(t.TempDir(), "other")), exitConflict, "weavetap"},
+		{args("attach 10.55.0.9/24 netns:no-such-one"), harness.ExitNotFound, "is the container running?"},
+		{args("attach 10.55.0.9/24 netns:/no/such/file"), harness.ExitNotFound, "is the container running?"},
+		{args("attach 10.55.0.9/24 pid:4194303"), harness.ExitNotFound, "is the container running?"},
+		{args("attach 10.55.0.9/24 " + fmt.Sprintf("pid:%d", a.Daemon.Pid())), harness.ExitUsage, "host's own network namespace"},
+		{args("attach 10.55.0.9/24 netns:/etc/passwd"), harness.ExitNotFound, "is the container running?"},
+		{args("attach 10.55.0.77/24 " + taken.Ref()), harness.ExitConflict, "use another address"},
+		{args("attach 10.55.0.78/24 " + taken.Ref()), harness.ExitConflict, "use another address"},
+		{args("attach 10.55.0.9/24 10.55.0.77/24 " + taken.Ref()), harness.ExitConflict, "use another address"},
+		{args("attach 10.55.0.0/24 " + taken.Ref()), harness.ExitUsage, "is the subnet"},
+		{args("attach 10.55.0.255/24 " + taken.Ref()), harness.ExitUsage, "broadcast address"},
+		{args("attach 127.0.0.1/8 " + taken.Ref()), harness.ExitUsage, "loopback"},
+		{args("detach netns:no-such-one"), harness.ExitNotFound, "is the container running?"},
+		{args("connect 10.77.0.300"), harness.ExitUsage, "want HOST or HOST:PORT"},
+		{args("launch"), harness.ExitConflict, "weave stop first"},
+		{args("launch --foreground"), harness.ExitConflict, "weave stop first"},
+		{args("launch --run-dir " + filepath.Join(t.TempDir(), "other")), harness.ExitConflict, "choose another --state-dir"},
+		{append(args("launch --run-dir "+filepath.Join(t.TempDir(), "other")), "--state-dir", filepath.Join(t.TempDir(), "other")), harness.ExitConflict, "weavetap"},
 	} {
 		wantFault(t, strings.Join(f.args, " "), a.Weave(f.args...), f.code, f.text)
 	}
 	for _, args := range [][]string{{"status"}, {"stop"}, {"attach", "10.55.0.9/24", a.Box.Ref()}} {
-		wantFault(t, "as nobody: "+strings.Join(args, " "), unprivileged(args...), exitPermission, "run as root")
+		wantFault(t, "as nobody: "+strings.Join(args, " "), unprivileged(args...), harness.ExitPermission, "run as root")
 	}
 	if after := snapshot(a); after != before {
 		t.Errorf("the host was:\n%s\nand is:\n%s", before, after)
@@ -189,13 +178,13 @@ func TestFaultsOfTheHost(t *testing.T) {
 	}
 	shell := func(setup string) string { return "exec unshare -m sh -c '" + setup + ` && exec "$@"' sh` }
 
-	wantFault(t, "as nobody", in("exec setpriv --reuid 65534 --regid 65534 --clear-groups --", dirs...), exitPermission, "run as root")
-	wantFault(t, "as nobody, own directories", in("exec setpriv --reuid 65534 --regid 65534 --clear-groups --", "--run-dir", nobody+"/run", "--state-dir", nobody+"/state"), exitPermission, "run as root")
-	wantFault(t, "root without CAP_NET_ADMIN", in("exec setpriv --bounding-set -net_admin --inh-caps -net_admin --", dirs...), exitPermission, "CAP_NET_ADMIN")
-	wantFault(t, "no /dev/net/tun", in(shell("mount -t tmpfs none /dev/net"), dirs...), exitKernel, "/dev/net/tun")
-	wantFault(t, "a full disk", in(shell("mkdir -p "+a.StateDir()+" && mount -t tmpfs -o size=16k,mode=700 none "+a.StateDir()), dirs...), exitFailure, "make room")
-	wantFault(t, "a read-only state directory", in(shell("mkdir -p "+a.StateDir()+" && mount -t tmpfs -o ro,mode=700 none "+a.StateDir()), dirs...), exitFailure, "choose another --state-dir")
-	wantFault(t, "a read-only run directory", in(shell("mkdir -p "+a.RunDir()+" && mount -t tmpfs -o ro,mode=700 none "+a.RunDir()), dirs...), exitFailure, "read-only file system")
+	wantFault(t, "as nobody", in("exec setpriv --reuid 65534 --regid 65534 --clear-groups --", dirs...), harness.ExitPermission, "run as root")
+	wantFault(t, "as nobody, own directories", in("exec setpriv --reuid 65534 --regid 65534 --clear-groups --", "--run-dir", nobody+"/run", "--state-dir", nobody+"/state"), harness.ExitPermission, "run as root")
+	wantFault(t, "root without CAP_NET_ADMIN", in("exec setpriv --bounding-set -net_admin --inh-caps -net_admin --", dirs...), harness.ExitPermission, "CAP_NET_ADMIN")
+	wantFault(t, "no /dev/net/tun", in(shell("mount -t tmpfs none /dev/net"), dirs...), harness.ExitKernel, "/dev/net/tun")
+	wantFault(t, "a full disk", in(shell("mkdir -p "+a.StateDir()+" && mount -t tmpfs -o size=16k,mode=700 none "+a.StateDir()), dirs...), harness.ExitFailure, "make room")
+	wantFault(t, "a read-only state directory", in(shell("mkdir -p "+a.StateDir()+" && mount -t tmpfs -o ro,mode=700 none "+a.StateDir()), dirs...), harness.ExitFailure, "choose another --state-dir")
+	wantFault(t, "a read-only run directory", in(shell("mkdir -p "+a.RunDir()+" && mount -t tmpfs -o ro,mode=700 none "+a.RunDir()), dirs...), harness.ExitFailure, "read-only file system")
 
 	// Ports that are taken.
 	var tcp net.Listener
@@ -205,10 +194,10 @@ func TestFaultsOfTheHost(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	wantFault(t, "TCP port taken", a.Weave("launch"), exitConflict, "--port")
+	wantFault(t, "TCP port taken", a.Weave("launch"), harness.ExitConflict, "--port")
 	tcp.Close()
 	udp := harness.ListenUDP(t, a.Namespace, netip.MustParseAddrPort("[::]:6783"))
-	wantFault(t, "UDP port taken", a.Weave("launch"), exitConflict, "--port")
+	wantFault(t, "UDP port taken", a.Weave("launch"), harness.ExitConflict, "--port")
 	udp.Close()
 	if err := a.Do(func() (err error) {
 		tcp, err = net.Listen("tcp", "127.0.0.1:6782")
@@ -216,14 +205,14 @@ func TestFaultsOfTheHost(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	wantFault(t, "status port taken", a.Weave("launch"), exitConflict, "--status-addr")
+	wantFault(t, "status port taken", a.Weave("launch"), harness.ExitConflict, "--status-addr")
 	tcp.Close()
-	wantFault(t, "an address that is not ours", a.Weave("launch", "--host", "192.0.2.1"), exitUsage, "--host")
+	wantFault(t, "an address that is not ours", a.Weave("launch", "--host", "192.0.2.1"), harness.ExitUsage, "--host")
 	a.Exec("ip", "link", "add", "weave", "type", "veth", "peer", "name", "other")
-	wantFault(t, "a link named like the bridge", a.Weave("launch"), exitConflict, "weave")
+	wantFault(t, "a link named like the bridge", a.Weave("launch"), harness.ExitConflict, "weave")
 	a.Exec("ip", "link", "del", "weave")
 	a.Exec("ip", "tuntap", "add", "weavetap", "mode", "tap")
-	wantFault(t, "a link named like the router's port", a.Weave("launch"), exitConflict, "weavetap")
+	wantFault(t, "a link named like the router's port", a.Weave("launch"), harness.ExitConflict, "weavetap")
 	a.Exec("ip", "link", "del", "weavetap")
 
 	// A disk that fills up while the daemon runs.
@@ -236,7 +225,7 @@ func TestFaultsOfTheHost(t *testing.T) {
 		}
 		full = a.Weave(targets...)
 	}
-	wantFault(t, "a disk that is full now", full, exitFailure, "make room")
+	wantFault(t, "a disk that is full now", full, harness.ExitFailure, "make room")
 	harness.MustSucceed(t, a.Weave("connect", "--replace", "10.77.0.99"))
 	if got := harness.MustSucceed(t, a.Weave("status", "targets")); got != "10.77.0.99\n" {
 		t.Errorf("targets %q", got)

@@ -140,7 +140,7 @@ func TestMended(t *testing.T) {
 	// Without its TAP device the daemon has nothing to work with: it ends, says so,
 	// and takes up where it was when it is launched again.
 	b.Exec("ip", "link", "del", "weavetap")
-	if code := b.Daemon.Wait(5 * time.Second); code != exitFailure {
+	if code := b.Daemon.Wait(5 * time.Second); code != harness.ExitFailure {
 		t.Errorf("exit %d without a TAP device", code)
 	}
 	harness.WantLine(t, "log", b.Daemon.Log(), "weave: ", "TAP device is gone")

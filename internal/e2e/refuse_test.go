@@ -69,7 +69,7 @@ func TestRefused(t *testing.T) {
 	}
 	// Those who dialed try again, ever more slowly.
 	for _, s := range []*harness.Site{wrong, without} {
-		if r := s.Weave("status", "--check"); r.Code != 8 {
+		if r := s.Weave("status", "--check"); r.Code != harness.ExitAuth {
 			t.Errorf("status --check on %s: exit %d", s.Label, r.Code)
 		}
 	}

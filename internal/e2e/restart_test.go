@@ -75,10 +75,10 @@ func TestStopAndResume(t *testing.T) {
 	if code := b.Daemon.Wait(time.Second); code != 0 {
 		t.Errorf("the stopped daemon's exit code is %d", code)
 	}
-	if r := b.Weave("status"); r.Code != 3 {
+	if r := b.Weave("status"); r.Code != harness.ExitNotRunning {
 		t.Errorf("status after stop: exit %d, %q", r.Code, r.Stderr)
 	}
-	if r := b.Weave("stop"); r.Code != 3 {
+	if r := b.Weave("stop"); r.Code != harness.ExitNotRunning {
 		t.Errorf("stop after stop: exit %d, %q", r.Code, r.Stderr)
 	}
 	harness.MustPing(t, b.Box, addr("10.55.0.102"))

@@ -3,10 +3,12 @@ package addresses_test
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -14,8 +16,8 @@ import (
 // address of its own, in time.
 func TestMany(t *testing.T) {
 	const each = 12 // of 3 hosts: more than half of the range
-	_, sites := newSites(t, 3)
-	launchAll(t, sites, "--ipalloc-range=10.40.0.0/26")
+	_, sites := harness.NewNodes(t, 3)
+	harness.StartAll(t, sites, "--ipalloc-range=10.40.0.0/26")
 	var boxes []*testnet.Namespace
 	for i := range 3 * each {
 		boxes = append(boxes, sites[i%3].Container(fmt.Sprint("c", i)))
@@ -28,11 +30,11 @@ func TestMany(t *testing.T) {
 		s := sites[i%3]
 		wg.Go(func() {
 			begin := time.Now()
-			r := s.Weave(s.bin, "attach", n.Ref())
+			r := s.Weave("attach", n.Ref())
 			took := time.Since(begin)
 			mu.Lock()
 			defer mu.Unlock()
-			a, err := netip.ParseAddr(trim(r.Stdout))
+			a, err := netip.ParseAddr(strings.TrimSpace(r.Stdout))
 			if r.Code != 0 || err != nil || got[a] != "" {
 				t.Errorf("%s: exit %d, %q %s, before by %s", n.Name, r.Code, r.Stdout, r.Stderr, got[a])
 			}
@@ -52,18 +54,18 @@ func TestMany(t *testing.T) {
 // A detach ends an attach of the same container that waits for an address, and leaves
 // nothing of it.
 func TestDetachOvertakes(t *testing.T) {
-	_, sites := newSites(t, 1)
+	_, sites := harness.NewNodes(t, 1)
 	a := sites[0]
-	a.launch("--ipalloc-init=observer")
+	a.Start("--ipalloc-init=observer")
 	box := a.Container("box")
 	done := make(chan testnet.Result, 1)
-	go func() { done <- a.Weave(a.bin, "attach", "--wait", box.Ref()) }()
-	within(t, joinLimit, "waiting", func() bool { return a.status().IPAM.Status == "priming" })
+	go func() { done <- a.Weave("attach", "--wait", box.Ref()) }()
+	harness.Within(t, harness.JoinLimit, "waiting", func() bool { return a.Status().IPAM.Status == "priming" })
 	start := time.Now()
-	if out := a.weave("detach", box.Ref()); out != "" {
+	if out := a.MustWeave("detach", box.Ref()); out != "" {
 		t.Errorf("detached %s", out)
 	}
-	if r := <-done; r.Code != exitConflict {
+	if r := <-done; r.Code != harness.ExitConflict {
 		t.Errorf("attach: %+v", r)
 	}
 	if took := time.Since(start); took > 2*time.Second {

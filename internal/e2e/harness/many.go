@@ -1,13 +1,9 @@
 package harness
 
 import (
-	"context"
-	"net/netip"
 	"sync"
 	"testing"
 	"time"
-
-	"weave/internal/api"
 )
 
 // startLimit is within what time many daemons that start at once have to answer, each
@@ -19,7 +15,7 @@ const startLimit = 30 * time.Second
 func LaunchAll(t testing.TB, sites []*Site, args func(*Site) []string) {
 	t.Helper()
 	for _, s := range sites {
-		s.Daemon = s.LaunchWeave(t, s.DaemonBin, append([]string{"--nickname", s.Label}, args(s)...)...)
+		s.Begin(args(s)...)
 	}
 	for _, s := range sites {
 		Within(t, startLimit, "an answer of "+s.Label, s.Ready)
@@ -29,30 +25,6 @@ func LaunchAll(t testing.TB, sites []*Site, args func(*Site) []string) {
 		all.Go(s.Attach)
 	}
 	all.Wait()
-}
-
-// Ready reports whether the site's daemon answers.
-func (s *Site) Ready() bool {
-	return Ask(s.Host, func(c *api.Client, ctx context.Context) (bool, error) {
-		_, err := c.Status(ctx)
-		return err == nil, nil
-	})
-}
-
-// Underlay is the site's address on the underlay: the IPv4 one unless it has none.
-func (s *Site) Underlay() netip.Addr {
-	if s.IP4.IsValid() {
-		return s.IP4
-	}
-	return s.IP6
-}
-
-// Underlays are the addresses of sites, as arguments of launch.
-func Underlays(sites ...*Site) (out []string) {
-	for _, s := range sites {
-		out = append(out, s.Underlay().String())
-	}
-	return out
 }
 
 // Meet waits until every container reaches every other at both of its addresses, and

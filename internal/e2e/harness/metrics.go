@@ -19,12 +19,12 @@ type Metrics struct{ Text string }
 var sampleLine = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_][a-zA-Z0-9_]*="([^"\\]|\\.)*",?)*\})? [-+0-9.eEInfNa]+$`)
 
 // ScrapeMetrics scrapes a daemon and checks the format of all lines.
-func ScrapeMetrics(t testing.TB, s *Site) Metrics {
+func ScrapeMetrics(t testing.TB, m Member) Metrics {
 	t.Helper()
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(_ context.Context, network, addr string) (c net.Conn, err error) {
-			err = s.Do(func() error {
+			err = m.node().Do(func() error {
 				c, err = net.DialTimeout(network, addr, time.Second)
 				return err
 			})

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -22,8 +23,8 @@ import (
 // later all three have the same, which is what each of them was told last.
 func TestChurn(t *testing.T) {
 	const changes = 10000
-	sites := newSites(t, 3)
-	launchAll(t, sites)
+	_, sites := harness.NewNodes(t, 3)
+	harness.StartAll(t, sites)
 	var want []string
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -42,13 +43,13 @@ func TestChurn(t *testing.T) {
 }
 
 // allHave waits the two seconds that hosts may take to agree and compares their names.
-func allHave(t *testing.T, want []string, sites []*site) {
+func allHave(t *testing.T, want []string, sites []*harness.Node) {
 	t.Helper()
 	slices.Sort(want)
 	time.Sleep(2 * time.Second)
 	for _, s := range sites {
 		var got []string
-		for _, r := range query(s, (*api.Client).DNS).Records {
+		for _, r := range harness.Ask(s.Host, (*api.Client).DNS).Records {
 			got = append(got, r.Short+" "+r.Address.String())
 		}
 		slices.Sort(got)
@@ -62,7 +63,7 @@ func allHave(t *testing.T, want []string, sites []*site) {
 }
 
 // churn gives and takes names on one host and returns those that are left.
-func churn(t *testing.T, s *site, host, changes int) (live []string) {
+func churn(t *testing.T, s *harness.Node, host, changes int) (live []string) {
 	c := api.NewClient(s.RunDir())
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -96,8 +97,8 @@ var containers = flag.Int("containers", 60, "containers that TestContainerChurn 
 // The same with containers, which nobody detaches: their namespaces end.
 func TestContainerChurn(t *testing.T) {
 	const alive = 5 // of each host at a time
-	sites := newSites(t, 3)
-	launchAll(t, sites)
+	_, sites := harness.NewNodes(t, 3)
+	harness.StartAll(t, sites)
 	left := make([][]string, len(sites))
 	var wg sync.WaitGroup
 	start := time.Now()
@@ -131,8 +132,8 @@ func TestContainerChurn(t *testing.T) {
 	took := time.Since(start)
 	t.Logf("%d containers in %v, %v each", *containers, took.Round(time.Millisecond), (took / time.Duration(*containers)).Round(time.Millisecond))
 	// A namespace ends in the kernel some time after its name is gone.
-	lag := within(t, time.Minute, "the kernel to end the namespaces", func() bool {
-		return !slices.ContainsFunc(sites, func(s *site) bool { return strings.Count(s.Exec("ip", "-o", "link"), "vethwe") > alive })
+	lag := harness.Within(t, time.Minute, "the kernel to end the namespaces", func() bool {
+		return !slices.ContainsFunc(sites, func(s *harness.Node) bool { return strings.Count(s.Exec("ip", "-o", "link"), "vethwe") > alive })
 	})
 	t.Logf("the kernel ended the last of their namespaces after %v", lag)
 	allHave(t, slices.Concat(left...), sites)

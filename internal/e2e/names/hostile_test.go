@@ -1,26 +1,27 @@
 package names_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
 // Who is neither a container nor the host gets no reply at all, not even a refusal, over
 // either transport and family, and is counted.
 func TestNoOpenResolver(t *testing.T) {
-	sites := newSites(t, 2)
+	_, sites := harness.NewNodes(t, 2)
 	a, stranger := sites[0], sites[1]
-	a.launch("--ipalloc-init=consensus=1", "--dns-listen-address="+a.IP4.String())
-	box, addr := a.container("box", "--name", "box")
-	host := a.expose()
+	a.Start("--ipalloc-init=consensus=1", "--dns-listen-address="+a.IP4.String())
+	box, addr := a.NewBox("box", "--name", "box")
+	host := a.Expose()
 	box.Exec("ip", "route", "add", "default", "via", host.String())
 	for name, from := range map[string]*testnet.Namespace{"the host": a.Namespace, "a container": box} {
 		for _, network := range []string{"udp", "tcp"} {
@@ -40,19 +41,19 @@ func TestNoOpenResolver(t *testing.T) {
 			}
 		}
 	}
-	if n, _ := strconv.Atoi(a.metrics()[`weave_dns_drops_total{reason="source"}`]); n < 6 {
-		t.Errorf("%d questions of strangers were counted, want 6 or more", n)
+	if n := harness.ScrapeMetrics(t, a).Sum(`weave_dns_drops_total{reason="source"}`); n < 6 {
+		t.Errorf("%v questions of strangers were counted, want 6 or more", n)
 	}
 }
 
 // Questions that nobody has a use for are refused or ignored, and counted by what is
 // wrong with them.
 func TestHostileQuestions(t *testing.T) {
-	sites := newSites(t, 1)
+	_, sites := harness.NewNodes(t, 1)
 	a := sites[0]
-	a.launch("--ipalloc-init=consensus=1")
-	server := a.expose()
-	box, _ := a.container("box", "--name", "box")
+	a.Start("--ipalloc-init=consensus=1")
+	server := a.Expose()
+	box, _ := a.NewBox("box", "--name", "box")
 	var c net.Conn
 	if err := box.Do(func() (err error) { c, err = net.Dial("udp", server.String()+":53"); return err }); err != nil {
 		t.Fatal(err)
@@ -72,26 +73,26 @@ func TestHostileQuestions(t *testing.T) {
 			t.Errorf("dig %s: %q, want %q", args, got, want)
 		}
 	}
-	m := a.metrics()
-	for name, want := range map[string]string{`drops_total{reason="short"}`: "2", `drops_total{reason="long"}`: "1", `drops_total{reason="response"}`: "1"} {
-		if got := m["weave_dns_"+name]; got != want {
-			t.Errorf("weave_dns_%s is %q, want %s", name, got, want)
+	m := harness.ScrapeMetrics(t, a)
+	for reason, want := range map[string]float64{"short": 2, "long": 1, "response": 1} {
+		if got := m.Sum(fmt.Sprintf("weave_dns_drops_total{reason=%q}", reason)); got != want {
+			t.Errorf("%v questions were dropped as %s, want %v", got, reason, want)
 		}
 	}
-	if n, _ := strconv.Atoi(m[`weave_dns_questions_total{result="refused"}`]); n < 5 { // dig tries some twice
-		t.Errorf("%d questions were counted as refused, want 5 or more", n)
+	if n := m.Sum(`weave_dns_questions_total{result="refused"}`); n < 5 { // dig tries some twice
+		t.Errorf("%v questions were counted as refused, want 5 or more", n)
 	}
 }
 
 // A thousand idle connections and more keep nobody from asking, over either transport.
 func TestIdleTCP(t *testing.T) {
 	const n = 1000
-	sites := newSites(t, 1)
+	_, sites := harness.NewNodes(t, 1)
 	a := sites[0]
-	a.launch("--ipalloc-init=consensus=1")
-	server := a.expose()
-	box, addr := a.container("box", "--name", "box")
-	before := a.metrics()
+	a.Start("--ipalloc-init=consensus=1")
+	server := a.Expose()
+	box, addr := a.NewBox("box", "--name", "box")
+	before := harness.ScrapeMetrics(t, a)
 	var idle []net.Conn
 	defer func() {
 		for _, c := range idle {
@@ -116,13 +117,10 @@ func TestIdleTCP(t *testing.T) {
 			t.Errorf("%s: %s after %v", network, got, took)
 		}
 	}
-	after := a.metrics()
-	if got := after[`weave_dns_drops_total{reason="conn"}`]; got == "0" || got == "" {
-		t.Errorf("%q connections made room", got)
+	after := harness.ScrapeMetrics(t, a)
+	if after.Sum(`weave_dns_drops_total{reason="conn"}`) == 0 {
+		t.Error("no connection made room")
 	}
-	rss := func(m map[string]string) float64 {
-		v, _ := strconv.ParseFloat(m["process_resident_memory_bytes"], 64)
-		return v / (1 << 20)
-	}
+	rss := func(m harness.Metrics) float64 { return m.Sum("process_resident_memory_bytes") / (1 << 20) }
 	t.Logf("resident before %.0f MiB, with %d idle connections %.0f MiB", rss(before), n, rss(after))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -24,13 +25,13 @@ func TestSideBySide(t *testing.T) {
 	for i, story := range []struct {
 		name  string
 		sites int
-		tell  func(t *testing.T, lab *testnet.Lab, sites []*site)
+		tell  func(t *testing.T, lab *testnet.Lab, sites []*harness.Node)
 	}{
 		{"host lost", 3, hostLost}, {"loop through a stub", 1, loopThroughStub}, {"upstream", 2, upstream}, {"dns-add", 2, dnsAdd},
 		{"come and go", 2, comeAndGo}, {"container dies", 3, containerDies}, {"loop", 2, loop}, {"no DNS", 2, noDNS}, {"port in use", 1, portInUse}, {"many addresses", 1, manyAddresses}, {"families", 2, families},
 	} {
 		t.Run(story.name, func(t *testing.T) {
-			sites := sitesOn(t, lab, string(rune('p'+i)), story.sites)
+			sites := harness.NodesIn(t, lab, string(rune('p'+i)), story.sites)
 			t.Parallel()
 			story.tell(t, lab, sites)
 		})
@@ -39,19 +40,19 @@ func TestSideBySide(t *testing.T) {
 
 // Names of containers are known on all hosts as soon as they have an address, and
 // nowhere when they are gone.
-func comeAndGo(t *testing.T, _ *testnet.Lab, sites []*site) {
+func comeAndGo(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 	untouched := watchResolvConf(t)
-	launchAll(t, sites)
+	harness.StartAll(t, sites)
 	a, b := sites[0], sites[1]
-	serverA, serverB := a.expose("-h", "host-a"), b.expose()
-	client, _ := b.container("client")
-	web1, web1Addr := a.container("web1", "--name", "web", "-h", "web1.weave.local")
+	serverA, serverB := a.Expose("-h", "host-a"), b.Expose()
+	client, _ := b.NewBox("client")
+	web1, web1Addr := a.NewBox("web1", "--name", "web", "-h", "web1.weave.local")
 	known := func(name, want string) time.Duration {
 		t.Helper()
 		var got string
 		start := time.Now()
 		for got = dig(client, serverB, name); got != want && time.Since(start) < 3*time.Second; got = dig(client, serverB, name) {
-			time.Sleep(pollEvery)
+			time.Sleep(harness.PollEvery)
 		}
 		if got != want {
 			t.Fatalf("%s is %q at b, want %q", name, got, want)
@@ -71,40 +72,40 @@ func comeAndGo(t *testing.T, _ *testnet.Lab, sites []*site) {
 		t.Errorf("the host itself: %q", got)
 	}
 	// One name, many containers.
-	_, web2Addr := b.container("web2", "--name", "web")
+	_, web2Addr := b.NewBox("web2", "--name", "web")
 	both := strings.Join(sorted(web1Addr, web2Addr), " ")
 	known("web.weave.local", both)
 	// A further address of a container gets its name too.
-	more := addrs(t, a.weave("attach", "net:10.35.0.0/16", web1.Ref()))[0]
+	more := harness.ParseAddrs(t, a.MustWeave("attach", "net:10.35.0.0/16", web1.Ref()))[0]
 	known("web1.weave.local", strings.Join(sorted(web1Addr, more), " "))
-	a.weave("detach", "net:10.35.0.0/16", web1.Ref())
+	a.MustWeave("detach", "net:10.35.0.0/16", web1.Ref())
 	known("web1.weave.local", web1Addr.String())
 
-	wantLine(t, b.weave("status", "dns"), "web1 ", web1Addr.String(), web1.Ref(), "("+a.Label+")")
-	wantLine(t, b.weave("status"), "Entries: 4")
-	if got := strings.Join(sorted(addrs(t, b.weave("dns-lookup", "web"))...), " "); got != both {
+	harness.WantLine(t, "output", b.MustWeave("status", "dns"), "web1 ", web1Addr.String(), web1.Ref(), "("+a.Label+")")
+	harness.WantLine(t, "output", b.MustWeave("status"), "Entries: 4")
+	if got := strings.Join(sorted(harness.ParseAddrs(t, b.MustWeave("dns-lookup", "web"))...), " "); got != both {
 		t.Errorf("dns-lookup: %q", got)
 	}
-	if got, want := b.weave("dns-args"), "--dns="+serverB.String()+" --dns-search=weave.local."; got != want {
+	if got, want := b.MustWeave("dns-args"), "--dns="+serverB.String()+" --dns-search=weave.local."; got != want {
 		t.Errorf("dns-args: %q, want %q", got, want)
 	}
 
 	// A restart of the daemon brings the names back.
-	a.d.Stop()
+	a.Daemon.Stop()
 	known("web.weave.local", web2Addr.String())
-	a.launch(ips(sites)...)
+	a.Start(harness.Underlays(sites...)...)
 	known("web.weave.local", both)
 	known("host-a.weave.local", serverA.String())
 
-	a.weave("detach", web1.Ref())
+	a.MustWeave("detach", web1.Ref())
 	t.Logf("gone after %v", known("web.weave.local", web2Addr.String()))
 	known("web1.weave.local", "")
-	a.weave("hide")
+	a.MustWeave("hide")
 	known("host-a.weave.local", "")
 	if got := dig(a.Namespace, serverA, "web.weave.local"); got == web2Addr.String() {
 		t.Error("still served at an address that is hidden")
 	}
-	b.refuses(exitNotFound, "no such name", "dns-lookup", "web1")
+	b.Refuses(harness.ExitNotFound, "no such name", "dns-lookup", "web1")
 	untouched()
 }
 
@@ -144,64 +145,64 @@ func sorted(as ...netip.Addr) (out []string) {
 }
 
 // Names may be made by hand, for containers and for anything else.
-func dnsAdd(t *testing.T, _ *testnet.Lab, sites []*site) {
+func dnsAdd(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 	settings := []string{"--dns-domain=example.test", "--dns-listen-address=127.0.0.1:5353"}
-	launchAll(t, sites, settings...)
+	harness.StartAll(t, sites, settings...)
 	a, b := sites[0], sites[1]
-	box, boxAddr := a.container("box")
+	box, boxAddr := a.NewBox("box")
 	known := func(name, want string) {
 		t.Helper()
 		knows(t, 3*time.Second, name, want, b)
 	}
-	a.weave("dns-add", box.Ref(), "-h", "one")
-	a.weave("dns-add", "10.9.9.9", box.Ref(), "-h", "two.example.test")
-	a.weave("dns-add", "192.0.2.1", "2001:db8::1", "--name=three")
+	a.MustWeave("dns-add", box.Ref(), "-h", "one")
+	a.MustWeave("dns-add", "10.9.9.9", box.Ref(), "-h", "two.example.test")
+	a.MustWeave("dns-add", "192.0.2.1", "2001:db8::1", "--name=three")
 	known("one", boxAddr.String())
 	known("two", "10.9.9.9")
 	known("three.example.test.", "192.0.2.1 2001:db8::1")
-	if got := b.weave("dns-lookup", "three"); got != "192.0.2.1\n2001:db8::1\n" {
+	if got := b.MustWeave("dns-lookup", "three"); got != "192.0.2.1\n2001:db8::1\n" {
 		t.Errorf("dns-lookup: %q", got)
 	}
 	loop := netip.MustParseAddr("127.0.0.1")
 	if got := dig(b.Namespace, loop, "-p", "5353", "three.example.test", "AAAA"); got != "2001:db8::1" {
 		t.Errorf("dig: %q", got)
 	}
-	a.refuses(exitConflict, "containers cannot ask", "dns-args")
+	a.Refuses(harness.ExitConflict, "containers cannot ask", "dns-args")
 	// Names of addresses that are no container's outlive the daemon as well.
-	a.d.Kill9()
-	a.launch(append(settings, ips(sites)...)...)
+	a.Daemon.Kill9()
+	a.Start(append(settings, harness.Underlays(sites...)...)...)
 	known("three", "192.0.2.1 2001:db8::1")
 	known("one", boxAddr.String())
-	a.weave("dns-remove", "192.0.2.1", "-h", "three")
+	a.MustWeave("dns-remove", "192.0.2.1", "-h", "three")
 	known("three", "2001:db8::1")
-	a.weave("dns-remove", "2001:db8::1")
+	a.MustWeave("dns-remove", "2001:db8::1")
 	known("three", "")
-	a.weave("dns-remove", box.Ref(), "-h", "one")
+	a.MustWeave("dns-remove", box.Ref(), "-h", "one")
 	known("one", "")
 	known("two", "10.9.9.9")
 	box.Delete()
 	known("two", "")
-	a.refuses(exitUsage, "not in the DNS domain example.test.", "dns-add", "192.0.2.1", "-h", "a.weave.local")
-	a.refuses(exitUsage, "not in the DNS domain", "attach", "--name", "a.weave.local", a.Container("other").Ref())
-	a.refuses(exitNotFound, "is not attached", "dns-add", a.Container("lone").Ref(), "-h", "lone")
+	a.Refuses(harness.ExitUsage, "not in the DNS domain example.test.", "dns-add", "192.0.2.1", "-h", "a.weave.local")
+	a.Refuses(harness.ExitUsage, "not in the DNS domain", "attach", "--name", "a.weave.local", a.Container("other").Ref())
+	a.Refuses(harness.ExitNotFound, "is not attached", "dns-add", a.Container("lone").Ref(), "-h", "lone")
 }
 
 // A host that serves no names has some nevertheless.
-func noDNS(t *testing.T, _ *testnet.Lab, sites []*site) {
+func noDNS(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 	a, b := sites[0], sites[1]
-	a.launch(ips(sites)...)
-	b.launch(append(ips(sites), "--no-dns")...)
-	joined(t, sites...)
-	server := b.expose()
-	box, addr := b.container("box", "--name", "box")
-	if out := b.weave("dns-args"); out != "" {
+	a.Start(harness.Underlays(sites...)...)
+	b.Start(append(harness.Underlays(sites...), "--no-dns")...)
+	harness.Joined(t, sites...)
+	server := b.Expose()
+	box, addr := b.NewBox("box", "--name", "box")
+	if out := b.MustWeave("dns-args"); out != "" {
 		t.Errorf("dns-args without DNS: %q", out)
 	}
-	if query(b, (*api.Client).Status).DNS != nil || strings.Contains(b.weave("status"), "dns") {
+	if harness.Ask(b.Host, (*api.Client).Status).DNS != nil || strings.Contains(b.MustWeave("status"), "dns") {
 		t.Error("status has dns")
 	}
 	knows(t, 3*time.Second, "box", addr.String(), a)
-	wantLine(t, b.weave("status", "dns"), "box", addr.String())
+	harness.WantLine(t, "output", b.MustWeave("status", "dns"), "box", addr.String())
 	for _, network := range []string{"udp", "tcp"} {
 		if m, _ := ask(t, box, network, server, "box.weave.local.", dns.TypeA, time.Second); m != nil {
 			t.Errorf("%s: %v", network, m)
@@ -210,41 +211,41 @@ func noDNS(t *testing.T, _ *testnet.Lab, sites []*site) {
 }
 
 // The address of the name server may be another's already.
-func portInUse(t *testing.T, _ *testnet.Lab, sites []*site) {
+func portInUse(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 	a := sites[0]
 	var l net.Listener
 	if err := a.Do(func() (err error) { l, err = net.Listen("tcp4", "0.0.0.0:53"); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	d := a.LaunchWeave(t, a.bin, "--nickname", "a", "--dns-listen-address="+a.IP4.String())
-	if code := d.Wait(5 * time.Second); code != exitConflict {
+	d := a.LaunchWeave(t, a.Bin, "--nickname", a.Label, "--dns-listen-address="+a.IP4.String())
+	if code := d.Wait(5 * time.Second); code != harness.ExitConflict {
 		t.Errorf("exit %d", code)
 	}
-	wantLine(t, d.Log(), "--dns-listen-address", "another name server has the port")
+	harness.WantLine(t, "output", d.Log(), "--dns-listen-address", "another name server has the port")
 	// An exposed host is exposed all the same, and the name server comes when it can.
-	a.launch("--ipalloc-init=consensus=1")
-	a.expose("-h", "host-a")
-	wantLine(t, a.weave("status"), "Warning: ", "another name server has the port")
-	a.refuses(exitConflict, "no address to listen on", "dns-args")
+	a.Start("--ipalloc-init=consensus=1")
+	a.Expose("-h", "host-a")
+	harness.WantLine(t, "output", a.MustWeave("status"), "Warning: ", "another name server has the port")
+	a.Refuses(harness.ExitConflict, "no address to listen on", "dns-args")
 	l.Close()
-	took := within(t, 15*time.Second, "listening", func() bool { return len(query(a, (*api.Client).Status).DNS.Listening) > 0 })
+	took := harness.Within(t, 15*time.Second, "listening", func() bool { return len(harness.Ask(a.Host, (*api.Client).Status).DNS.Listening) > 0 })
 	t.Logf("listening %v after the port was free", took)
 }
 
 // A container in two subnets, of which a name has both addresses, and a name that is
 // given twice is still one.
-func manyAddresses(t *testing.T, _ *testnet.Lab, sites []*site) {
+func manyAddresses(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 	a := sites[0]
-	a.launch("--ipalloc-init=consensus=1", "--dns-ttl=30", "--dns-domain=Test.Example.")
-	server := a.expose()
-	client, _ := a.container("client")
+	a.Start("--ipalloc-init=consensus=1", "--dns-ttl=30", "--dns-domain=Test.Example.")
+	server := a.Expose()
+	client, _ := a.NewBox("client")
 	// More addresses than a datagram of 512 bytes holds; all are had over TCP.
 	var args []string
 	for i := range 50 {
 		args = append(args, fmt.Sprintf("10.9.0.%d", i+1))
 	}
-	a.weave(append(append([]string{"dns-add"}, args...), "-h", "many")...)
+	a.MustWeave(append(append([]string{"dns-add"}, args...), "-h", "many")...)
 	slices.Sort(args)
 	want := strings.Join(args, " ")
 	for _, opts := range [][]string{{}, {"+tcp"}, {"+bufsize=700"}, {"+noedns"}, {"+bufsize=4096"}} {
@@ -265,29 +266,29 @@ func manyAddresses(t *testing.T, _ *testnet.Lab, sites []*site) {
 	if len(first) < 5 {
 		t.Errorf("%d of 20 replies began with another address", len(first))
 	}
-	if got := a.weave("dns-args"); got != "--dns="+server.String()+" --dns-search=test.example." {
+	if got := a.MustWeave("dns-args"); got != "--dns="+server.String()+" --dns-search=test.example." {
 		t.Errorf("dns-args: %q", got)
 	}
-	if got := a.weave("dns-args", "--json"); !strings.Contains(got, `"`+server.String()+`"`) || !strings.Contains(got, `"test.example."`) {
+	if got := a.MustWeave("dns-args", "--json"); !strings.Contains(got, `"`+server.String()+`"`) || !strings.Contains(got, `"test.example."`) {
 		t.Errorf("dns-args --json: %s", got)
 	}
-	if got := a.weave("dns-lookup", "--json", "many"); !strings.Contains(got, `"10.9.0.50"`) {
+	if got := a.MustWeave("dns-lookup", "--json", "many"); !strings.Contains(got, `"10.9.0.50"`) {
 		t.Errorf("dns-lookup --json: %s", got)
 	}
-	if got := a.weave("status", "dns", "--json"); !strings.Contains(got, `"short_name": "many"`) || !strings.Contains(got, `"container": "weave:extern"`) {
+	if got := a.MustWeave("status", "dns", "--json"); !strings.Contains(got, `"short_name": "many"`) || !strings.Contains(got, `"container": "weave:extern"`) {
 		t.Errorf("status dns --json: %s", got)
 	}
 }
 
 // Each combination of transport and family is answered, and reverse names are.
-func families(t *testing.T, _ *testnet.Lab, sites []*site) {
-	launchAll(t, sites)
+func families(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
+	harness.StartAll(t, sites)
 	a, b := sites[0], sites[1]
-	four := a.expose()
-	six := a.expose("fd55::9/64")
+	four := a.Expose()
+	six := a.Expose("fd55::9/64")
 	client := b.Container("client")
-	b.weave("attach", "net:default", "fd55::2/64", "--name", "two", client.Ref())
-	within(t, joinLimit, "the network", func() bool { return client.Try("ping", "-c1", "-W1", six.String()).Code == 0 })
+	b.MustWeave("attach", "net:default", "fd55::2/64", "--name", "two", client.Ref())
+	harness.Within(t, harness.JoinLimit, "the network", func() bool { return client.Try("ping", "-c1", "-W1", six.String()).Code == 0 })
 	in4 := answer(t, client, "udp", four, "two.weave.local.", dns.TypeA)
 	for _, server := range []netip.Addr{four, six} {
 		for _, network := range []string{"udp", "tcp"} {

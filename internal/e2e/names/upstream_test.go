@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 	"weave/nameserver/dnstest"
 )
@@ -40,16 +41,16 @@ func resolvConf(t *testing.T, path string, servers ...netip.Addr) {
 
 // Other names are asked of the servers in resolv.conf, whichever they are at the
 // moment; one that is silent or refuses costs less than a second, and once.
-func upstream(t *testing.T, _ *testnet.Lab, sites []*site) {
+func upstream(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 	a, net := sites[0], sites[1] // no daemon runs on net
 	one := upstreamAt(t, net.Namespace, net.IP4, "203.0.113.1")
 	two := upstreamAt(t, net.Namespace, net.IP6, "203.0.113.2")
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
 	resolvConf(t, conf, net.IP4)
-	a.launch("--ipalloc-init=consensus=1", "--resolv-conf="+conf, "--dns-listen-address="+a.IP4.String())
-	box, boxAddr := a.container("box", "--name", "box")
-	a.expose()
-	box.Exec("ip", "route", "add", "default", "via", a.expose().String())
+	a.Start("--ipalloc-init=consensus=1", "--resolv-conf="+conf, "--dns-listen-address="+a.IP4.String())
+	box, boxAddr := a.NewBox("box", "--name", "box")
+	a.Expose()
+	box.Exec("ip", "route", "add", "default", "via", a.Expose().String())
 	n := 0
 	resolve := func(network string, limit time.Duration) (string, time.Duration) {
 		t.Helper()
@@ -78,12 +79,12 @@ func upstream(t *testing.T, _ *testnet.Lab, sites []*site) {
 
 	// Another file: another server, and no answer of the first one.
 	resolvConf(t, conf, net.IP6)
-	took := within(t, 3*time.Second, "the new file", func() bool { got, _ := resolve("udp", time.Second); return got == "203.0.113.2" })
+	took := harness.Within(t, 3*time.Second, "the new file", func() bool { got, _ := resolve("udp", time.Second); return got == "203.0.113.2" })
 	t.Logf("the new resolv.conf is used after %v", took)
 	if got := answer(t, box, "udp", a.IP4, "host1.example.", dns.TypeA); got != "203.0.113.2" {
 		t.Errorf("an answer of the old server: %s", got)
 	}
-	wantLine(t, a.weave("status"), "Upstream: ", net.IP6.String())
+	harness.WantLine(t, "output", a.MustWeave("status"), "Upstream: ", net.IP6.String())
 
 	// A server that is silent, one that refuses, one that is not there.
 	silent, closed := netip.MustParseAddr("192.0.2.77"), a.IP6
@@ -101,7 +102,7 @@ func upstream(t *testing.T, _ *testnet.Lab, sites []*site) {
 	} {
 		tt.set()
 		resolvConf(t, conf, tt.first, net.IP4)
-		within(t, 3*time.Second, tt.name, func() bool {
+		harness.Within(t, 3*time.Second, tt.name, func() bool {
 			return strings.HasPrefix(strings.Join(upstreamOf(a), " "), tt.first.String())
 		})
 		got, took := resolve("udp", time.Second)
@@ -121,18 +122,18 @@ func upstream(t *testing.T, _ *testnet.Lab, sites []*site) {
 	if got, _ := resolve("udp", 3*time.Second); got != "SERVFAIL" {
 		t.Errorf("nobody upstream: %s", got)
 	}
-	m := a.metrics()
+	m := harness.ScrapeMetrics(t, a)
 	for _, name := range []string{`weave_dns_questions_total{result="forwarded"}`, `weave_dns_questions_total{result="failed"}`,
 		`weave_dns_upstream_total{event="asked"}`, `weave_dns_upstream_total{event="cached"}`, `weave_dns_upstream_total{event="silent"}`} {
-		if v := m[name]; v == "" || v == "0" {
-			t.Errorf("%s is %q", name, v)
+		if m.Sum(name) == 0 {
+			t.Errorf("%s is 0", name)
 		}
 	}
 }
 
 // upstreamOf lists the servers that a daemon would ask, in their order.
-func upstreamOf(s *site) (out []string) {
-	d := query(s, (*api.Client).DNS)
+func upstreamOf(s *harness.Node) (out []string) {
+	d := harness.Ask(s.Host, (*api.Client).DNS)
 	for _, u := range d.Upstream {
 		out = append(out, u.Addr().String())
 	}
@@ -141,24 +142,24 @@ func upstreamOf(s *site) (out []string) {
 
 // A daemon never asks itself, whichever of its addresses the file has; and where
 // daemons ask one another in a circle, a question goes round once.
-func loop(t *testing.T, _ *testnet.Lab, sites []*site) {
+func loop(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 	a, b := sites[0], sites[1]
 	dir := t.TempDir()
-	conf := func(s *site) string { return filepath.Join(dir, s.Label) }
+	conf := func(s *harness.Node) string { return filepath.Join(dir, s.Label) }
 	for _, s := range sites {
 		resolvConf(t, conf(s))
-		s.launch(append(ips(sites), "--resolv-conf="+conf(s))...)
+		s.Start(append(harness.Underlays(sites...), "--resolv-conf="+conf(s))...)
 	}
-	joined(t, sites...)
-	serverA, serverB := a.expose(), b.expose()
-	box, _ := a.container("box")
-	within(t, joinLimit, "the network", func() bool {
+	harness.Joined(t, sites...)
+	serverA, serverB := a.Expose(), b.Expose()
+	box, _ := a.NewBox("box")
+	harness.Within(t, harness.JoinLimit, "the network", func() bool {
 		return dig(a.Namespace, serverB, "+norecurse", "nobody.weave.local", "SOA") == "" && dig(a.Namespace, serverB, "weave.local", "SOA") != ""
 	})
 
 	// Itself only: there is nobody to ask.
 	resolvConf(t, conf(a), serverA)
-	within(t, 3*time.Second, "the new file", func() bool {
+	harness.Within(t, 3*time.Second, "the new file", func() bool {
 		m, _ := ask(t, box, "udp", serverA, "self.example.", dns.TypeA, 2*time.Second)
 		return answers(m) == "SERVFAIL" && len(upstreamOf(a)) == 0
 	})
@@ -166,29 +167,29 @@ func loop(t *testing.T, _ *testnet.Lab, sites []*site) {
 	// A circle of two.
 	resolvConf(t, conf(a), serverB)
 	resolvConf(t, conf(b), serverA)
-	within(t, 3*time.Second, "the new files", func() bool { return len(upstreamOf(a)) == 1 && len(upstreamOf(b)) == 1 })
+	harness.Within(t, 3*time.Second, "the new files", func() bool { return len(upstreamOf(a)) == 1 && len(upstreamOf(b)) == 1 })
 	m, took := ask(t, box, "udp", serverA, "circle.example.", dns.TypeA, 5*time.Second)
 	if got := answers(m); got != "SERVFAIL" || took > time.Second {
 		t.Errorf("the circle: %s after %v", got, took)
 	}
-	if got := a.metrics()[`weave_dns_questions_total{result="looped"}`]; got != "1" {
-		t.Errorf("%s questions of our own came back, want 1", got)
+	if got := harness.ScrapeMetrics(t, a).Sum(`weave_dns_questions_total{result="looped"}`); got != 1 {
+		t.Errorf("%v questions of our own came back, want 1", got)
 	}
-	if got := b.metrics()[`weave_dns_upstream_total{event="asked"}`]; got != "1" {
-		t.Errorf("b asked %s times, want 1", got)
+	if got := harness.ScrapeMetrics(t, b).Sum(`weave_dns_upstream_total{event="asked"}`); got != 1 {
+		t.Errorf("b asked %v times, want 1", got)
 	}
 	t.Logf("a circle of two ends after %v", took.Round(time.Millisecond))
 }
 
 // A circle through a forwarder that passes on neither our mark nor the spelling, as the
 // host's own stub may be, ends as well.
-func loopThroughStub(t *testing.T, _ *testnet.Lab, sites []*site) {
+func loopThroughStub(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 	a := sites[0]
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
 	loopback := netip.MustParseAddr("127.0.0.53")
 	resolvConf(t, conf, loopback)
-	a.launch("--ipalloc-init=consensus=1", "--resolv-conf="+conf)
-	server := a.expose()
+	a.Start("--ipalloc-init=consensus=1", "--resolv-conf="+conf)
+	server := a.Expose()
 	stub := dnstest.StartAt(t, a.Do, netip.AddrPortFrom(loopback, 53), func(q *dns.Msg, _ bool) *dns.Msg {
 		m, _ := ask(t, a.Namespace, "udp", server, strings.ToLower(q.Question[0].Name), q.Question[0].Qtype, 10*time.Second)
 		if m == nil {
