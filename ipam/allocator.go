@@ -198,7 +198,14 @@ func (a *Allocator) log(n Note) {
 	case NoteGiven:
 		level = slog.LevelDebug
 	}
-	a.cfg.Log.Log(context.Background(), level, "addresses", "kind", string(n.Kind), "peer", n.Peer, "nick", n.Nick, "addrs", n.Addrs, "text", n.Text)
+	facts := []any{"kind", string(n.Kind)}
+	if !n.Peer.IsZero() {
+		facts = append(facts, "peer", n.Peer, "nick", n.Nick)
+	}
+	if len(n.Addrs) > 0 {
+		facts = append(facts, "addrs", n.Addrs)
+	}
+	a.cfg.Log.Log(context.Background(), level, "addresses", append(facts, "text", n.Text)...)
 	if a.cfg.OnNote != nil {
 		a.cfg.OnNote(n)
 	}

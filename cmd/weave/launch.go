@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -49,7 +50,7 @@ func (a *app) launch(cmd *cobra.Command, l *launchFlags) error {
 	if err := prepareRunDir(cfg.RunDir); err != nil {
 		return err
 	}
-	if pid, running := daemonAlive(cfg.RunDir); running {
+	if pid, running := stillRunning(cmd.Context(), cfg.RunDir); running {
 		return alreadyRunning(cfg.RunDir, pid)
 	}
 	switch {
@@ -68,6 +69,39 @@ func (a *app) warnWeak(password Secret) {
 	if bits := passwordBits(string(password)); bits < weakBits {
 		fmt.Fprintf(a.stderr, "weave: warning: the password is weak (about %.0f bits, want %d): use a longer one, for instance from openssl rand -base64 12\n", bits, weakBits)
 	}
+}
+
+// dyingTime is how long a daemon that answers nothing may take to be gone.
+const dyingTime = 3 * time.Second
+
+// stillRunning is daemonAlive for one who wants the place: the kernel takes a moment
+// to undo a daemon that was just killed, which holds its lock until then and does not
+// answer any more.
+func stillRunning(ctx context.Context, runDir string) (pid int, running bool) {
+	pid, running = daemonAlive(runDir)
+	if !running {
+		return pid, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, dyingTime)
+	defer cancel()
+	answered := make(chan error, 1)
+	go func() {
+		c := api.NewClient(runDir)
+		defer c.Close()
+		_, err := c.Status(ctx)
+		answered <- err
+	}()
+	gone := make(chan error, 1)
+	go func() { gone <- waitGone(ctx, runDir) }()
+	select {
+	case err := <-answered:
+		if err == nil {
+			return pid, true
+		}
+	case err := <-gone:
+		return pid, err != nil
+	}
+	return pid, <-gone != nil
 }
 
 func alreadyRunning(runDir string, pid int) error {

@@ -426,6 +426,21 @@ func TestNotify(t *testing.T) {
 	}
 }
 
+// A daemon that was killed has its lock for a moment longer than it answers.
+func TestLaunchAfterKill(t *testing.T) {
+	c := newCLI(t)
+	os.MkdirAll(c.runDir(), 0o755)
+	dying, err := lockPID(c.runDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, dying.release)
+	if out, errs, code := c.run("launch"); code != 0 {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
+	}
+	c.daemonPID()
+}
+
 func TestReset(t *testing.T) {
 	cleaned := func(c *cli) *[]CleanConfig {
 		var calls []CleanConfig

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,8 @@ type hostside struct {
 	joined chan struct{} // has room for one: we have a link, after a time without any
 	log    *slog.Logger
 	made   bool // ensure made the bridge when it was first called
+
+	warned []string // of the host's settings, at the last ensure
 }
 
 // ensure makes or mends the bridge with the router's port on it, and puts the
@@ -33,9 +36,7 @@ func (h *hostside) ensure() error {
 	for _, fixed := range b.Repaired {
 		h.log.Warn("bridge repaired", "what", fixed)
 	}
-	for _, w := range b.Warnings {
-		h.log.Warn("host setting", "what", w)
-	}
+	h.warn(b.Warnings)
 	p, err := h.host.AddRouterPort(h.bridge.Name, h.tap)
 	if err != nil {
 		return err
@@ -49,6 +50,17 @@ func (h *hostside) ensure() error {
 		h.log.Warn("containers' ports not in order", "err", err)
 	}
 	return nil
+}
+
+// warn says what is wrong with the host's settings once, and again when it was right
+// in between: ensure looks every few seconds.
+func (h *hostside) warn(warnings []string) {
+	for _, w := range warnings {
+		if !slices.Contains(h.warned, w) {
+			h.log.Warn("host setting", "what", w)
+		}
+	}
+	h.warned = warnings
 }
 
 // undo takes a bridge away that nothing is on, if this run made it: its daemon has

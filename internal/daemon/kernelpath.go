@@ -49,7 +49,7 @@ func decideKernel(cfg *Config, t *trial) (clear, sealed reasonedPath) {
 	noPort := reasonedPath{odp.ReasonPort, "there is no UDP port after the control port"}
 	switch {
 	case cfg.FastDP == fastOff:
-		clear = reasonedPath{odp.ReasonOff, "switched off (--no-fastdp)"}
+		clear = reasonedPath{odp.ReasonOff, "switched off at this host (--no-fastdp)"}
 	case encrypted && !trusts:
 		clear = reasonedPath{odp.ReasonPolicy, "a password is set and no subnet is trusted, so no data may be in clear"}
 	case t.quarantined && cfg.FastDP == fastAuto:
@@ -59,9 +59,9 @@ func decideKernel(cfg *Config, t *trial) (clear, sealed reasonedPath) {
 	}
 	switch {
 	case cfg.EncryptedPath == sealedSleeve:
-		sealed = reasonedPath{odp.ReasonOff, "not asked for (--encrypted-path)"}
+		sealed = reasonedPath{odp.ReasonOff, "not asked for: launch with --encrypted-path=kernel"}
 	case cfg.FastDP == fastOff:
-		sealed = reasonedPath{odp.ReasonOff, "switched off (--no-fastdp)"}
+		sealed = reasonedPath{odp.ReasonOff, "switched off at this host (--no-fastdp)"}
 	case !encrypted:
 		sealed = reasonedPath{odp.ReasonClear, "no password is set, so no data is encrypted"}
 	case t.quarantined && cfg.EncryptedPath == sealedAuto:

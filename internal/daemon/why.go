@@ -70,7 +70,7 @@ func (d *daemon) candidates(c mesh.ConnStatus) (out []api.Candidate) {
 			}
 			l.Path, l.Offloads = odp.Name, b.name
 			a := candidate(l, c)
-			if b.reason != "" && b.text != "" && a.Meaning == "" {
+			if b.text != "" && (b.reason == odp.ReasonOff || b.reason != "" && a.Meaning == "") { // off has two flags
 				a.Meaning = b.text
 			}
 			out = append(out, a)
