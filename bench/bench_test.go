@@ -55,12 +55,14 @@ func TestParseIperf(t *testing.T) {
 		err      string
 	}{
 		{"receiver's count", `{"end":{"sum_sent":{"bits_per_second":9e9},"sum_received":{"bits_per_second":5.25e9}}}`, 5.25, ""},
+		{"names the congestion control", `{"end":{"sum_received":{"bits_per_second":2e9},"sender_tcp_congestion":"cubic"}}`, 2, ""},
+		{"another congestion control", `{"end":{"sum_received":{"bits_per_second":2e9},"sender_tcp_congestion":"bbr"}}`, 0, "with congestion control bbr, not cubic"},
 		{"its own error", `{"start":{},"error":"unable to connect to server: Connection refused"}`, 0, "Connection refused"},
 		{"nothing received", `{"end":{"sum_received":{"bits_per_second":0}}}`, 0, "no traffic"},
 		{"not JSON", "iperf3: parameter error", 0, "reading iperf3's output"},
 		{"nothing", "", 0, "reading iperf3's output"},
 	} {
-		got, err := parseIperf([]byte(tt.in))
+		got, err := parseIperf([]byte(tt.in), "cubic")
 		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%s: got %v, %v, want %v, %q", tt.name, got, err, tt.want, tt.err)
 		}
@@ -203,6 +205,31 @@ func TestSelectPaths(t *testing.T) {
 	}
 }
 
+func TestCongestionControls(t *testing.T) {
+	kernel := func(name string) error {
+		if name == "cubic" || name == "bbr" {
+			return nil
+		}
+		return errors.New("no such file")
+	}
+	for list, want := range map[string][]string{
+		"cubic,bbr":       {"cubic", "bbr"},
+		"bbr":             {"bbr"},
+		"cubic,vegas":     {"cubic"},
+		"bbr,vegas,cubic": {"bbr", "cubic"},
+	} {
+		got, err := congestionControls(list, kernel)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%q: %v (-want +got)\n%s", list, err, diff)
+		}
+	}
+	for _, bad := range []string{"", "vegas", "vegas,cubic"} {
+		if got, err := congestionControls(bad, kernel); err == nil {
+			t.Errorf("%q: got %q, want an error", bad, got)
+		}
+	}
+}
+
 func TestParseFlags(t *testing.T) {
 	opt, err := parseFlags([]string{"-short", "-only", "veth", "-tests", "ping", "-reps", "2"})
 	if err != nil {
@@ -211,7 +238,7 @@ func TestParseFlags(t *testing.T) {
 	if diff := cmp.Diff([]int{1500}, opt.mtus); diff != "" || opt.reps != 2 || opt.time != time.Second || len(opt.paths) != 1 {
 		t.Errorf("-short: got %d repetitions of %v, %d paths, MTUs %s", opt.reps, opt.time, len(opt.paths), diff)
 	}
-	for _, bad := range []string{"-reps=0", "-mtu=1500,x", "-mtu=10", "-tests=tcp,quic", "-only=x", "-time=1ms", "stray"} {
+	for _, bad := range []string{"-reps=0", "-mtu=1500,x", "-mtu=10", "-tests=tcp,quic", "-only=x", "-time=1ms", "-congestion=pigeon", "stray"} {
 		if _, err := parseFlags([]string{bad}); err == nil {
 			t.Errorf("%s: no error", bad)
 		}
@@ -223,7 +250,7 @@ func TestParseFlags(t *testing.T) {
 func example() (*result, []path) {
 	r := &result{
 		Machine: machine{CPU: "A <fast> & \"new\" CPU", Cores: 2, Date: "2026-01-02T03:04:05Z"},
-		Options: described{Reps: 2, MTUs: []int{1500, 9000}, Tests: []string{"tcp", "udp", "ping"}},
+		Options: described{Reps: 2, MTUs: []int{1500, 9000}, Tests: []string{"tcp", "udp", "ping"}, TCP: []string{"cubic", "bbr"}},
 	}
 	for rep, slow := range map[int]float64{1: 1, 2: 2} {
 		for _, mtu := range r.Options.MTUs {
@@ -232,6 +259,9 @@ func example() (*result, []path) {
 				rec.put(tcp1Fwd, gbps/slow)
 				rec.put("udp64_"+fullPPS, 50_000*gbps/slow)
 				rec.put(idleP50, 100*slow)
+				if name != refPeer && mtu == 1500 && rep == 1 {
+					rec.put(tcp1Under("bbr"), 1.25)
+				}
 			}
 		}
 	}
@@ -253,12 +283,17 @@ func TestRatioWithinRepetitions(t *testing.T) {
 func TestTextReport(t *testing.T) {
 	r, paths := example()
 	got := textReport(r, paths)
-	for _, want := range []string{"Underlay MTU 9000", "4.50 (3.00..6.00)  3.00", "225 (150..300)", absent} {
+	for _, want := range []string{"congestion control cubic,", "Underlay MTU 9000", "4.50 (3.00..6.00)  3.00", "225 (150..300)", absent} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
-	rows := grid(r, tables()[0], 1500, paths)
+	bbr := got[strings.Index(got, "TCP with congestion control bbr"):]
+	bbr = bbr[:strings.Index(bbr, "\n\n")]
+	if !strings.Contains(bbr, "1.25") || strings.Contains(bbr, "wireguard-go") || strings.Count(got, "congestion control bbr") != 1 {
+		t.Errorf("want a table of the one path measured with bbr, at the one MTU, got\n%s", bbr)
+	}
+	rows := grid(r, tables(r)[0], 1500, paths)
 	lines := strings.Split(strings.TrimRight(aligned(rows), "\n"), "\n")
 	if len(lines) != 3 {
 		t.Fatalf("got %d lines, want a heading and two paths", len(lines))
@@ -272,7 +307,11 @@ func TestTextReport(t *testing.T) {
 
 func TestMarkdownReport(t *testing.T) {
 	r, paths := example()
-	lines := strings.Split(markdownReport(r, paths, "latest"), "\n")
+	got := markdownReport(r, paths, "latest")
+	if !strings.Contains(got, "control bbr, Gbit/s (MTU 1500): weave sleeve, AES-256-GCM 1.25 (") || !strings.Contains(got, "control cubic") {
+		t.Errorf("does not tell the congestion controls:\n%s", got)
+	}
+	lines := strings.Split(got, "\n")
 	for _, l := range lines[:4] {
 		if strings.Count(l, "|") != strings.Count(lines[0], "|") {
 			t.Errorf("a row with other columns than the heading: %s", l)
@@ -336,7 +375,10 @@ func TestResultKeepsEveryMeasurement(t *testing.T) {
 	if diff := cmp.Diff(r.Samples, back.Samples); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if len(r.Summary) != 2*2*3 {
-		t.Errorf("got %d summaries, want one for each MTU, path and metric", len(r.Summary))
+	if diff := cmp.Diff(r.Options, back.Options); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if len(r.Summary) != 2*2*3+1 {
+		t.Errorf("got %d summaries, want one for each MTU, path and metric, and one with bbr", len(r.Summary))
 	}
 }

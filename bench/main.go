@@ -26,6 +26,7 @@ type options struct {
 	pings     int
 	udpTime   time.Duration // of the step at full offer
 	udpSteps  []int         // offered packets per second below full offer
+	tcp       []string      // congestion controls: of everything, then others for comparison
 	out, name string
 	tools     tools
 }
@@ -63,25 +64,26 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-func parseFlags(args []string) (options, error) {
-	opt := options{
+func parseFlags(args []string) (opt options, err error) {
+	opt = options{
 		omit: time.Second, pings: 300, udpTime: 2 * time.Second,
 		udpSteps: []int{50_000, 100_000, 200_000, 400_000},
 	}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	var only, tests, mtus string
+	var only, tests, mtus, congestion string
 	var short bool
 	fs.IntVar(&opt.reps, "reps", 3, "repetitions of everything, interleaved")
 	fs.BoolVar(&short, "short", false, "smoke test: one repetition of one second each, MTU 1500, results to bench/out")
 	fs.StringVar(&only, "only", "", "comma list of paths (default all): "+strings.Join(pathNames(), ","))
 	fs.StringVar(&tests, "tests", "tcp,udp,ping", "comma list of what to measure")
+	fs.StringVar(&congestion, "congestion", "cubic,bbr", "comma list of TCP congestion controls: the first for everything, the others, where the kernel has them, for one stream beside it")
 	fs.StringVar(&mtus, "mtu", "1500,9000", "comma list of underlay MTUs")
 	fs.DurationVar(&opt.time, "time", 3*time.Second, "length of each TCP transfer, after one more second that is not counted")
 	fs.StringVar(&opt.out, "out", filepath.Join("bench", "results"), "directory for the results")
 	fs.StringVar(&opt.name, "name", "latest", "file name of the results, without extension")
 	fs.StringVar(&opt.tools.weave, "weave", "", "weave binary (default: built)")
 	fs.StringVar(&opt.tools.wireguard, "wireguard", "", "wireguard-go binary (default: built from the module at go.mod's version)")
-	if err := fs.Parse(args); err != nil {
+	if err = fs.Parse(args); err != nil {
 		return opt, err
 	}
 	if fs.NArg() > 0 {
@@ -93,6 +95,9 @@ func parseFlags(args []string) (options, error) {
 	}
 	if opt.reps < 1 || opt.time < 500*time.Millisecond {
 		return opt, errors.New("want -reps of at least 1 and -time of at least 500ms")
+	}
+	if opt.tcp, err = congestionControls(congestion, setCongestion); err != nil {
+		return opt, err
 	}
 	return opt, opt.parseLists(mtus, tests, only)
 }

@@ -52,13 +52,16 @@ func measure(ctx context.Context, opt options, b *bed, e *endpoints, rec *record
 	return nil
 }
 
+// measureTCP takes the throughput in both directions; of sealed user-space paths also
+// with the other congestion controls: a sender that paces itself leaves the
+// processors idle now and then, which shifts the ratio between two such paths.
 func measureTCP(ctx context.Context, opt options, b *bed, e *endpoints, m *meter, rec *recorder) error {
 	for _, t := range []struct {
 		metric  string
 		streams int
 		reverse bool
 	}{{tcp1Fwd, 1, false}, {tcp1Rev, 1, true}, {tcp4Fwd, 4, false}, {tcp4Rev, 4, true}} {
-		run := transfer{streams: t.streams, reverse: t.reverse, time: opt.time, omit: opt.omit}
+		run := transfer{streams: t.streams, reverse: t.reverse, time: opt.time, omit: opt.omit, congestion: opt.tcp[0]}
 		began := time.Now()
 		gbps, err := run.do(ctx, b, e)
 		if err != nil {
@@ -75,14 +78,29 @@ func measureTCP(ctx context.Context, opt options, b *bed, e *endpoints, m *meter
 			}
 		}
 	}
+	if !e.sealed {
+		return nil
+	}
+	for _, congestion := range opt.tcp[1:] {
+		run := transfer{streams: 1, time: opt.time, omit: opt.omit, congestion: congestion}
+		gbps, err := run.do(ctx, b, e)
+		if err != nil {
+			return err
+		}
+		rec.put(tcp1Under(congestion), gbps)
+	}
 	return nil
 }
+
+// tcp1Under names tcp1Fwd measured with another congestion control.
+func tcp1Under(congestion string) string { return tcp1Fwd + "_" + congestion }
 
 // transfer is one run of iperf3 over TCP.
 type transfer struct {
 	streams    int
 	reverse    bool
 	time, omit time.Duration
+	congestion string // of the sender
 }
 
 // do returns what arrived, in Gbit/s.
@@ -95,7 +113,7 @@ func (t transfer) do(ctx context.Context, b *bed, e *endpoints) (float64, error)
 	}
 	defer server.stop()
 	args := []string{"iperf3", "-c", e.addr.String(), "-J",
-		"-t", seconds(t.time), "-P", strconv.Itoa(t.streams), "--connect-timeout", "5000"}
+		"-t", seconds(t.time), "-P", strconv.Itoa(t.streams), "-C", t.congestion, "--connect-timeout", "5000"}
 	if t.omit > 0 {
 		args = append(args, "-O", seconds(t.omit))
 	}
@@ -103,7 +121,7 @@ func (t transfer) do(ctx context.Context, b *bed, e *endpoints) (float64, error)
 		args = append(args, "-R")
 	}
 	out, err := output(ctx, "", inNS(e.client, args...)...)
-	if gbps, parseErr := parseIperf(out); err == nil || parseErr != nil {
+	if gbps, parseErr := parseIperf(out, t.congestion); err == nil || parseErr != nil {
 		return gbps, parseErr // says more than the exit status
 	}
 	return 0, err
@@ -136,14 +154,16 @@ func startServer(ctx context.Context, e *endpoints) (*proc, error) {
 	return p, nil
 }
 
-// parseIperf reads iperf3's JSON: what the receiver counted, in Gbit/s.
-func parseIperf(b []byte) (float64, error) {
+// parseIperf reads iperf3's JSON: what the receiver counted, in Gbit/s. Its sender
+// must have used the given congestion control.
+func parseIperf(b []byte, congestion string) (float64, error) {
 	var r struct {
 		Error string
 		End   struct {
 			Received struct {
 				BitsPerSecond float64 `json:"bits_per_second"`
 			} `json:"sum_received"`
+			Congestion string `json:"sender_tcp_congestion"`
 		}
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
@@ -151,6 +171,9 @@ func parseIperf(b []byte) (float64, error) {
 	}
 	if r.Error != "" {
 		return 0, fmt.Errorf("iperf3: %s", r.Error)
+	}
+	if got := r.End.Congestion; got != "" && got != congestion {
+		return 0, fmt.Errorf("iperf3 sent with congestion control %s, not %s", got, congestion)
 	}
 	if r.End.Received.BitsPerSecond <= 0 {
 		return 0, fmt.Errorf("iperf3 reports no traffic")
@@ -287,7 +310,7 @@ func measurePing(ctx context.Context, opt options, b *bed, e *endpoints, rec *re
 	rec.put(idleP50, percentile(idle, 50))
 	rec.put(idleP99, percentile(idle, 99))
 
-	load := transfer{streams: 1, time: time.Duration(opt.pings)*pingInterval + 2*time.Second}
+	load := transfer{streams: 1, congestion: opt.tcp[0], time: time.Duration(opt.pings)*pingInterval + 2*time.Second}
 	failed := make(chan error, 1)
 	loadCtx, stopLoad := context.WithCancel(ctx)
 	defer stopLoad()

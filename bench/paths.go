@@ -39,6 +39,7 @@ type endpoints struct {
 	addr           netip.Addr // of the server
 	mtu            int        // of the path: largest IP packet
 	daemons        []int      // process IDs of what carries the packets
+	sealed         bool       // by a program in user space
 }
 
 // The denominators of the ratios.
@@ -141,7 +142,7 @@ func setupVxlan(ctx context.Context, b *bed) (*endpoints, error) {
 func setupWireguard(ctx context.Context, b *bed) (*endpoints, error) {
 	const overhead = 80 // what wg-quick leaves: IPv6 40, UDP 8, WireGuard 32
 	mtu := b.mtu - overhead
-	e := &endpoints{client: "h1", server: "h2", addr: overlay[1], mtu: mtu}
+	e := &endpoints{client: "h1", server: "h2", addr: overlay[1], mtu: mtu, sealed: true}
 	var keys [2]*ecdh.PrivateKey
 	for i := range keys {
 		var err error
@@ -233,6 +234,7 @@ func setupWeave(cipher string) func(context.Context, *bed) (*endpoints, error) {
 				return nil, err
 			}
 			args = append(args, "--cipher", cipher, "--password-file", password)
+			e.sealed = true
 		}
 		for i, host := range roles[:2] {
 			p, err := b.daemon(host, weaveEnv(b, host),

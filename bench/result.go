@@ -32,6 +32,8 @@ type described struct {
 	Tests    []string `json:"tests"`
 	Transfer string   `json:"tcp_seconds"`
 	Pings    int      `json:"pings"`
+	// TCP names the congestion controls: of all TCP, then of what has a suffix.
+	TCP []string `json:"tcp_congestion"`
 }
 
 // sample is one measurement; MTU is the underlay's.
@@ -52,7 +54,7 @@ type summary struct {
 }
 
 func describeOptions(opt options) described {
-	d := described{Reps: opt.reps, MTUs: opt.mtus, Tests: opt.tests, Transfer: opt.time.String(), Pings: opt.pings}
+	d := described{Reps: opt.reps, MTUs: opt.mtus, Tests: opt.tests, Transfer: opt.time.String(), Pings: opt.pings, TCP: opt.tcp}
 	for _, p := range opt.paths {
 		d.Paths = append(d.Paths, p.name)
 	}
@@ -175,12 +177,15 @@ func (r *result) write(dir, name string, paths []path) error {
 	return nil
 }
 
-// heading says in one or two lines where and how the figures were made.
+// heading says in a few lines where and how the figures were made.
 func (r *result) heading() string {
 	m := r.Machine
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d × %s, Linux %s, %s, weave %s, %.10s\n", m.Cores, m.CPU, m.Kernel, m.Go, m.Version, m.Date)
 	fmt.Fprintf(&b, "Both ends and the load on the same %d processors; median (lowest..highest) of %s.\n", m.Cores, plural(r.Options.Reps, "interleaved repetition"))
+	if len(r.Options.TCP) > 0 {
+		fmt.Fprintf(&b, "TCP congestion control %s, except where another is named.\n", r.Options.TCP[0])
+	}
 	if bg := r.background(); bg > 0.15 {
 		fmt.Fprintf(&b, "NOTE: the machine was not quiet: others kept %.2f processors busy.\n", bg)
 	}

@@ -61,9 +61,11 @@ type table struct {
 	title   string
 	test    string // which of -tests makes it; "" is any
 	columns []column
+	metric  string // only paths of which this was measured have a row; "" is all
 }
 
-func tables() []table {
+// tables is all that was measured, by r's options.
+func tables(r *result) []table {
 	udp := func(size string) []column {
 		p := "udp" + size + "_"
 		return []column{
@@ -73,27 +75,41 @@ func tables() []table {
 			times("× wg", refPeer, p+fullPPS),
 		}
 	}
-	return []table{
-		{"TCP, Gbit/s", "tcp", []column{
+	all := []table{
+		{title: "TCP, Gbit/s", test: "tcp", columns: []column{
 			median("MTU", "mtu", 1, 0),
 			figure("1 stream →", tcp1Fwd, 1, 2), times("× wg", refPeer, tcp1Fwd), times("× vxlan", refKernel, tcp1Fwd),
 			figure("1 stream ←", tcp1Rev, 1, 2), figure("4 streams →", tcp4Fwd, 1, 2),
 			times("× wg", refPeer, tcp4Fwd), figure("4 streams ←", tcp4Rev, 1, 2),
 		}},
-		{"UDP, 1000 packets/s, as many as possible offered", "udp", slices.Concat(udp("64"), udp("1400"))},
-		{"Round trip, µs", "ping", []column{
+		{title: "UDP, 1000 packets/s, as many as possible offered", test: "udp", columns: slices.Concat(udp("64"), udp("1400"))},
+		{title: "Round trip, µs", test: "ping", columns: []column{
 			figure("idle p50", idleP50, 1, 0), figure("idle p99", idleP99, 1, 0), times("p50 × wg", refPeer, idleP50),
 			figure("beside TCP p50", loadP50, 1, 0), figure("beside TCP p99", loadP99, 1, 0), times("p50 × wg", refPeer, loadP50),
 		}},
-		{"Cost", "", []column{
+		{title: "Cost", columns: []column{
 			figure("CPU s/GB, machine", cpuPerGB, 1, 2), times("× wg", refPeer, cpuPerGB),
 			figure("CPU s/GB, daemons", daemonPerGB, 1, 2),
 			figure("RSS MiB under load", rss, 1, 0), figure("since start", rssPeak, 1, 0),
 		}},
 	}
+	return slices.Insert(all, 1, congestionTables(r)...)
 }
 
-// grid fills the cells of a table, headings first. Every path has a row.
+// congestionTables has a table for each congestion control beside the first.
+func congestionTables(r *result) (all []table) {
+	for i, name := range r.Options.TCP {
+		if i > 0 {
+			m := tcp1Under(name)
+			all = append(all, table{title: "TCP with congestion control " + name + ", Gbit/s", test: "tcp", metric: m,
+				columns: []column{figure("1 stream →", m, 1, 2), times("× wg", refPeer, m)}})
+		}
+	}
+	return all
+}
+
+// grid fills the cells of a table, headings first. Every path has a row, unless
+// the table says otherwise.
 func grid(r *result, t table, mtu int, paths []path) [][]string {
 	head := []string{""}
 	for _, c := range t.columns {
@@ -101,6 +117,9 @@ func grid(r *result, t table, mtu int, paths []path) [][]string {
 	}
 	rows := [][]string{head}
 	for _, p := range paths {
+		if t.metric != "" && r.stats(mtu, p.name, t.metric).N == 0 {
+			continue
+		}
 		row := []string{p.title}
 		for _, c := range t.columns {
 			row = append(row, c.cell(r, mtu, p.name))
@@ -140,9 +159,10 @@ func textReport(r *result, paths []path) string {
 	b.WriteString(r.heading())
 	for _, mtu := range r.Options.MTUs {
 		fmt.Fprintf(&b, "\nUnderlay MTU %d\n", mtu)
-		for _, t := range tables() {
-			if t.test == "" || slices.Contains(r.Options.Tests, t.test) {
-				fmt.Fprintf(&b, "\n  %s\n%s", t.title, aligned(grid(r, t, mtu, paths)))
+		for _, t := range tables(r) {
+			rows := grid(r, t, mtu, paths)
+			if len(rows) > 1 && (t.test == "" || slices.Contains(r.Options.Tests, t.test)) {
+				fmt.Fprintf(&b, "\n  %s\n%s", t.title, aligned(rows))
 			}
 		}
 	}
@@ -176,7 +196,18 @@ func markdownReport(r *result, paths []path, name string) string {
 			b.WriteString("|---|" + strings.Repeat("---:|", len(row)-1) + "\n")
 		}
 	}
-	fmt.Fprintf(&b, "\n%s\n![Throughput, packet rate, round trip and cost of each path](bench/results/%s.svg)\n", r.heading(), name)
+	b.WriteString("\n" + r.heading())
+	for _, t := range congestionTables(r) {
+		for i, row := range grid(r, t, r.Options.MTUs[0], paths) {
+			if i == 0 {
+				fmt.Fprintf(&b, "%s (MTU %d):", t.title, r.Options.MTUs[0])
+				continue
+			}
+			fmt.Fprintf(&b, " %s %s (%s × wireguard-go).", row[0], row[1], row[2])
+		}
+		b.WriteString("\n")
+	}
+	fmt.Fprintf(&b, "\n![Throughput, packet rate, round trip and cost of each path](bench/results/%s.svg)\n", name)
 	return b.String()
 }
 
