@@ -2,6 +2,7 @@ package harness
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,12 +14,15 @@ type Member interface{ node() *Node }
 
 func (n *Node) node() *Node { return n }
 
-// Underlay is the host's address on the underlay: the IPv4 one unless it has none.
-func (n *Node) Underlay() netip.Addr {
-	if n.IP4.IsValid() {
-		return n.IP4
+// Via is an underlay address of the host, for a launch or connect on another one: IPv4
+// for even numbers, IPv6 for odd ones, unless it has only one. Who numbers the
+// connections of a lab gets a mesh of both families, and each way of several hops uses
+// both.
+func (n *Node) Via(i int) string {
+	if n.IP4.IsValid() && (i%2 == 0 || !n.IP6.IsValid()) {
+		return n.IP4.String()
 	}
-	return n.IP6
+	return n.IP6.String()
 }
 
 // Conns lists the host's connections; none if the daemon does not answer.
@@ -60,12 +64,40 @@ func (n *Node) LinkMTU(o Member) int {
 	return c.MTU
 }
 
-// Underlays are the addresses of hosts, as arguments of launch.
+// Underlays are the addresses of hosts, of both families in turn, as arguments of launch.
 func Underlays[M Member](members ...M) (out []string) {
-	for _, m := range members {
-		out = append(out, m.node().Underlay().String())
+	for i, m := range members {
+		out = append(out, m.node().Via(i))
 	}
 	return out
+}
+
+// Earlier are addresses of those hosts that come before one, as arguments of its launch.
+// Of any three hosts, two pairs are joined over the one family and one over the other.
+func Earlier[M Member](member M, of []M) (out []string) {
+	at := slices.IndexFunc(of, func(m M) bool { return m.node() == member.node() })
+	for i, m := range of[:at] {
+		out = append(out, m.node().Via(i+at-1))
+	}
+	return out
+}
+
+// Families counts the hosts' connections over IPv4 and over IPv6, each at the end that
+// dialed.
+func Families[M Member](members ...M) (v4, v6 int) {
+	for _, m := range members {
+		for _, c := range m.node().Conns() {
+			at, err := netip.ParseAddrPort(c.Address)
+			switch {
+			case err != nil || !c.Outbound || c.State != api.StateEstablished:
+			case at.Addr().Is4():
+				v4++
+			default:
+				v6++
+			}
+		}
+	}
+	return v4, v6
 }
 
 // Joined waits until every host has a working connection to every other.

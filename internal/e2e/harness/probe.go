@@ -12,34 +12,34 @@ import (
 	"weave/internal/testnet"
 )
 
-// ProbeOf starts an echo in one site's container, probes it from another's, and returns
-// when the first probe was answered.
+// ProbeOf starts echoes at both addresses of one site's container, probes them from
+// another's, and returns when the first probe was answered.
 func ProbeOf(t testing.TB, from, to *Site) *Probe {
 	t.Helper()
-	at := Echo(t, to.Box, to.In4)
-	p := StartProbe(t, from.Box, at)
+	p := StartProbe(t, from.Box, Echo(t, to.Box, to.In4), Echo(t, to.Box, to.In6))
 	Within(t, JoinLimit, "the first probe's answer", func() bool { return p.AnsweredSince(time.Time{}) })
 	return p
 }
 
-// Probe sends small datagrams to an echo at a steady rate and remembers which were
-// answered.
+// Probe sends small datagrams to echoes at a steady rate, one to each at a time, and
+// remembers which were answered: by all.
 type Probe struct {
 	conn *net.UDPConn
-	to   netip.AddrPort
+	to   []netip.AddrPort
 	stop chan struct{}
 	done sync.WaitGroup
 
 	mu       sync.Mutex
 	sent     []time.Time
-	answered []time.Duration // round trip by number; 0: none
+	silent   []uint8         // by number: a bit for each echo that has not answered
+	answered []time.Duration // round trip by number, of the last answer; 0: one lacks
 }
 
 // ProbeEvery is the time between two probes.
 const ProbeEvery = 20 * time.Millisecond
 
-// StartProbe probes until Stop or the end of the test.
-func StartProbe(t testing.TB, from *testnet.Namespace, to netip.AddrPort) *Probe {
+// StartProbe probes until Stop or the end of the test; to are eight at most.
+func StartProbe(t testing.TB, from *testnet.Namespace, to ...netip.AddrPort) *Probe {
 	t.Helper()
 	p := &Probe{to: to, stop: make(chan struct{})}
 	p.conn = ListenUDP(t, from, netip.AddrPort{})
@@ -56,8 +56,11 @@ func (p *Probe) send() {
 		p.mu.Lock()
 		n := len(p.sent)
 		p.sent, p.answered = append(p.sent, time.Now()), append(p.answered, 0)
+		p.silent = append(p.silent, 1<<len(p.to)-1)
 		p.mu.Unlock()
-		p.conn.WriteToUDPAddrPort(fmt.Appendf(nil, "probe %d", n), p.to)
+		for i, to := range p.to {
+			p.conn.WriteToUDPAddrPort(fmt.Appendf(nil, "probe %d %d", n, i), to)
+		}
 		select {
 		case <-p.stop:
 			return
@@ -73,16 +76,18 @@ func (p *Probe) receive() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		var i int
+		var i, echo int
 		if err != nil {
 			continue
 		}
-		if _, err := fmt.Sscanf(string(buf[:n]), "probe %d", &i); err != nil {
+		if _, err := fmt.Sscanf(string(buf[:n]), "probe %d %d", &i, &echo); err != nil {
 			continue
 		}
 		p.mu.Lock()
 		if i >= 0 && i < len(p.sent) && p.answered[i] == 0 {
-			p.answered[i] = time.Since(p.sent[i])
+			if p.silent[i] &^= 1 << echo; p.silent[i] == 0 {
+				p.answered[i] = time.Since(p.sent[i])
+			}
 		}
 		p.mu.Unlock()
 	}

@@ -6,6 +6,8 @@
 // The idea to read it: starting sixteen daemons costs seconds, so a test makes one
 // network and tells several stories with it, each of which leaves the network whole.
 //
-// The underlay's family differs from test to test, and each looks at both families of
-// the overlay, so that a run sees all four combinations.
+// Each test sees all four combinations of IPv4 and IPv6 of underlay and overlay: the
+// connections of one network are of both families in turn ([harness.Site.Via]), or it
+// has a network of each; and what it sends from container to container, it sends over
+// both families.
 package mesh

@@ -2,6 +2,8 @@ package mesh_test
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,19 +13,20 @@ import (
 	"weave/internal/testnet"
 )
 
-const joinLimit = 3 * time.Second // from when a daemon is ready to the first ping of its container
+const joinLimit = 3 * time.Second // from the start of a daemon to the first ping of its container
 
-// Sixteen hosts of an IPv6 underlay that were told one address find each other, and
-// stay together whatever happens.
+// Sixteen hosts, and then one more, that were told one address, one half an IPv4 and one
+// an IPv6 address, find each other, and stay together whatever happens.
 func TestFull(t *testing.T) {
-	const n = 16
-	lab, sites := harness.NewSites(t, n, testnet.NoIPv4())
+	const n = 17
+	lab, sites := harness.NewSites(t, n)
 	pw := harness.PasswordFile(t, harness.Password)
 	flags := func(s *harness.Site) []string {
-		if s == sites[0] {
-			return []string{"--password-file", pw, sites[1].Underlay().String()}
+		i := slices.Index(sites, s)
+		if i == 0 {
+			return []string{"--password-file", pw, sites[1].Via(0)}
 		}
-		return []string{"--password-file", pw, sites[0].Underlay().String()}
+		return []string{"--password-file", pw, sites[0].Via(i)}
 	}
 	first := sites[:n-1]
 	start := time.Now()
@@ -35,16 +38,22 @@ func TestFull(t *testing.T) {
 	t.Run("one more joins", func(t *testing.T) {
 		s := sites[n-1]
 		begun := time.Now()
-		s.Start(flags(s)...)
-		up := time.Now()
-		s.Attach()
-		harness.Within(t, 2*joinLimit, "a ping", func() bool { return harness.Ping(s.Box, sites[9].In4, 1, "-W", "0.1").Code == 0 })
-		t.Logf("daemon up after %v, first ping %v later", up.Sub(begun).Round(time.Millisecond), time.Since(up).Round(time.Millisecond))
-		if took := time.Since(up); took > joinLimit {
-			t.Errorf("the first ping is answered after %v, want %v at most", took, joinLimit)
+		since := func() time.Duration { return time.Since(begun).Round(time.Millisecond) }
+		harness.LaunchAll(t, sites[n-1:], flags)
+		attached := since()
+		for _, to := range []netip.Addr{sites[9].In4, sites[9].In6} {
+			harness.Within(t, 2*joinLimit, "a ping", func() bool { return harness.Ping(s.Box, to, 1, "-W", "0.1").Code == 0 })
+		}
+		t.Logf("%v after its start: attached; %v: pings of both families answered", attached, since())
+		if took := since(); took > joinLimit {
+			t.Errorf("the first pings are answered after %v, want %v at most", took, joinLimit)
 		}
 		harness.Within(t, startLimit, "connections of all with all", func() bool { return fully(sites) })
-		t.Logf("connected to all %v after the start", time.Since(begun).Round(time.Millisecond))
+		v4, v6 := harness.Families(sites...)
+		t.Logf("connected to all %v after the start; %d connections over IPv4, %d over IPv6", since(), v4, v6)
+		if v4 < n || v6 < n {
+			t.Errorf("%d connections over IPv4, %d over IPv6, want at least %d of each", v4, v6, n)
+		}
 	})
 	t.Run("audience", func(t *testing.T) { once(t, sites) })
 	t.Run("a way is lost, then the host that helps out", func(t *testing.T) {
@@ -71,8 +80,8 @@ func TestFull(t *testing.T) {
 			}
 		}
 		lab.Together(func() { split(func(a, b *testnet.Host) { lab.Cut(a, b); lab.Cut(b, a) }) })
-		for _, s := range []*harness.Site{sites[0], sites[n-1]} {
-			harness.Within(t, 30*time.Second, "the other half forgotten", func() bool { return s.Established() == n/2-1 })
+		for s, others := range map[*harness.Site]int{sites[0]: n/2 - 1, sites[n-1]: n - n/2 - 1} {
+			harness.Within(t, 30*time.Second, "the other half forgotten", func() bool { return s.Established() == others })
 		}
 		lab.Together(func() { split(lab.Heal) })
 		t.Logf("all meet %v after the halves can", harness.Meet(t, healLimit, sites...))

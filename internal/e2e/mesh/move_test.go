@@ -15,19 +15,21 @@ import (
 const moveLimit = time.Second
 
 // A container with its MAC address moves from one host to another and back, while a
-// third host talks to it.
+// third host talks to it, over IPv6 to the one and IPv4 to the other.
 func TestMovingContainer(t *testing.T) {
+	t.Parallel()
 	for _, flags := range [][]string{nil, {"--password"}} {
 		t.Run(map[bool]string{true: "kernel path", false: "sleeve"}[flags == nil], func(t *testing.T) {
+			t.Parallel()
 			_, sites := harness.NewSites(t, 3)
 			a, b, c := sites[0], sites[1], sites[2]
 			if flags != nil {
 				flags = []string{"--password-file", harness.PasswordFile(t, harness.Password)}
 			}
-			harness.LaunchAll(t, sites, func(s *harness.Site) []string { return append(flags, harness.Underlays(sites...)...) })
+			harness.LaunchAll(t, sites, func(s *harness.Site) []string { return append(flags, harness.Earlier(s, sites)...) })
 			t.Logf("all meet after %v", harness.Meet(t, startLimit, sites...))
 			const mac = "0a:00:00:00:00:77"
-			at := netip.MustParseAddr("10.55.0.77")
+			at4, at6 := netip.MustParseAddr("10.55.0.77"), netip.MustParseAddr("fd55::77")
 			puts := 100
 			put := func(s *harness.Site) *testnet.Namespace {
 				n := s.Container("wanderer")
@@ -36,15 +38,17 @@ func TestMovingContainer(t *testing.T) {
 				s.Daemon.MustWeave("attach", fmt.Sprintf("10.55.0.%d/24", puts), n.Ref())
 				puts++
 				n.Exec("ip", "link", "set", "ethwe", "address", mac)
-				n.Exec("ip", "addr", "add", at.String()+"/24", "dev", "ethwe")
-				harness.EchoAt(t, n, netip.AddrPortFrom(at, wandererPort))
-				n.Try("ping", "-c", "1", "-W", "0.01", "-I", at.String(), "10.55.0.78") // it says something
+				n.Exec("ip", "addr", "add", at4.String()+"/24", "dev", "ethwe")
+				n.Exec("ip", "addr", "add", at6.String()+"/64", "dev", "ethwe", "nodad")
+				harness.EchoAt(t, n, netip.AddrPortFrom(at4, wandererPort))
+				harness.EchoAt(t, n, netip.AddrPortFrom(at6, wandererPort))
+				n.Try("ping", "-c", "1", "-W", "0.01", "-I", at4.String(), "10.55.0.78") // it says something
 				return n
 			}
 			on, n := a, put(a)
-			p := harness.StartProbe(t, c.Box, netip.AddrPortFrom(at, wandererPort))
+			p := harness.StartProbe(t, c.Box, netip.AddrPortFrom(at4, wandererPort), netip.AddrPortFrom(at6, wandererPort))
 			harness.Within(t, 5*time.Second, "an answer", func() bool { return p.AnsweredSince(time.Time{}) })
-			neigh := c.Box.Exec("ip", "neigh", "show", at.String())
+			neigh := c.Box.Exec("ip", "neigh", "show", at4.String())
 			if !strings.Contains(neigh, mac) {
 				t.Fatalf("the container's address is not its own: %s", neigh)
 			}

@@ -14,15 +14,19 @@ const directLimit = 30 * time.Second
 // and reach each other at once, through the public one. Where the NATs keep ports they
 // get a direct link by dialing at the same time.
 func TestNAT(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name        string
 		v6          bool
 		randomPorts bool
 	}{
 		{"IPv4, ports are kept", false, false},
+		{"IPv6, ports are kept", true, false},
+		{"IPv4, ports are chosen at random", false, true},
 		{"IPv6, ports are chosen at random", true, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			lab, sites := harness.NewSites(t, 1)
 			c := sites[0]
 			var inside []*harness.Site
@@ -62,6 +66,7 @@ func TestNAT(t *testing.T) {
 			t.Logf("a direct link after %v more", took)
 			c.Daemon.Kill9()
 			harness.Stream(t, m.Box, n.Box, n.In4, 4<<20, 10*time.Second)
+			harness.MustPing(t, n.Box, m.In6)
 		})
 	}
 }

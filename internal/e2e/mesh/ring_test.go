@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,21 +23,24 @@ const (
 	settled = 2 * time.Second
 )
 
-// Sixteen hosts in a ring, none of which may dial any but its neighbour: every frame
-// between others is relayed, over up to seven hosts.
+// Sixteen hosts in a ring, none of which may dial any but its neighbour, by IPv4 and
+// IPv6 in turn: every frame between others is relayed, over up to seven hosts.
 func TestRing(t *testing.T) {
 	const n = 16
 	lab, sites := harness.NewSites(t, n)
 	pw := harness.PasswordFile(t, harness.Password)
 	start := time.Now()
 	harness.LaunchAll(t, sites, func(s *harness.Site) []string {
-		next := sites[(indexOf(sites, s)+1)%n]
-		return []string{"--no-discovery", "--password-file", pw, next.Underlay().String()}
+		i := slices.Index(sites, s)
+		return []string{"--no-discovery", "--password-file", pw, sites[(i+1)%n].Via(i)}
 	})
 	t.Logf("%d daemons up after %v", n, time.Since(start).Round(time.Millisecond))
 	t.Logf("all containers meet after %v more", harness.Meet(t, startLimit, sites...))
 	for _, s := range sites { // a line would have done for the meeting
 		harness.Within(t, startLimit, "two connections of "+s.Label, func() bool { return s.Established() == 2 })
+	}
+	if v4, v6 := harness.Families(sites...); v4 != n/2 || v6 != n/2 {
+		t.Errorf("%d connections over IPv4, %d over IPv6, want %d of each", v4, v6, n/2)
 	}
 	t.Run("audience", func(t *testing.T) { once(t, sites) })
 	t.Run("a host in the middle freezes", func(t *testing.T) {
@@ -56,7 +60,7 @@ func TestRing(t *testing.T) {
 	t.Run("two links are cut: two networks", func(t *testing.T) {
 		cut(lab, sites[1], sites[2])
 		harness.Within(t, 2*rerouteLimit, "the other half out of reach", func() bool {
-			return !harness.Reaches(sites[0].Box, sites[5].In4)
+			return !harness.Reaches(sites[0].Box, sites[5].In4) && !harness.Reaches(sites[0].Box, sites[5].In6)
 		})
 		lab.Heal(sites[1].Host, sites[2].Host)
 		t.Logf("all meet %v after the halves can", harness.Meet(t, healLimit, sites...))
@@ -71,15 +75,6 @@ func freezeFor() time.Duration {
 		return 30 * time.Second
 	}
 	return 10 * time.Second
-}
-
-func indexOf(sites []*harness.Site, s *harness.Site) int {
-	for i := range sites {
-		if sites[i] == s {
-			return i
-		}
-	}
-	return -1
 }
 
 // cut makes the underlay lose everything between two hosts.

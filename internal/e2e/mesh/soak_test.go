@@ -27,6 +27,7 @@ const (
 
 // A bad wire costs packets, and nothing else: none arrives twice, none changed.
 func TestSoak(t *testing.T) {
+	t.Parallel()
 	long := 10 * time.Second
 	if text := os.Getenv(soakEnv); text != "" {
 		var err error
@@ -34,14 +35,38 @@ func TestSoak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	var mu sync.Mutex
+	out := fmt.Sprintf("Two hosts with a password, for %v, over a wire that loses 5 %% of the datagrams,\n"+
+		"delays 5 %% by up to 20 ms, repeats 2 %% and changes a bit in 1 %% (make soak).\n", long)
+	for v6, name := range []string{"IPv4", "IPv6"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := soak(t, v6, long)
+			t.Log("\n" + text)
+			mu.Lock()
+			defer mu.Unlock()
+			out += "\nUnderlay " + name + "\n" + text
+		})
+	}
+	t.Cleanup(func() {
+		if path := os.Getenv(soakResultEnv); path != "" {
+			if err := os.WriteFile(path, []byte(out), 0o644); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// soak is one network, whose wire is of the family via says to [harness.Site.Via].
+func soak(t *testing.T, via int, long time.Duration) (out string) {
 	lab, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
-	middle := lab.Host("wire")
+	middle := harness.SiteOn(t, lab.Host("wire"), 3)
 	cut(lab, a, b)
-	wire := lay(t, middle, a.IP4, faults{loss: 0.05, duplicate: 0.02, reorder: 0.05, corrupt: 0.01})
+	wire := lay(t, middle.Host, netip.MustParseAddr(a.Via(via)), faults{loss: 0.05, duplicate: 0.02, reorder: 0.05, corrupt: 0.01})
 	pw := harness.PasswordFile(t, harness.Password)
 	a.Launch("--no-fastdp", "--password-file", pw)
-	b.Launch("--no-fastdp", "--password-file", pw, middle.IP4.String())
+	b.Launch("--no-fastdp", "--password-file", pw, middle.Via(via))
 	harness.Joined(t, a, b)
 
 	ways := []*numbered{number(t, a, b, a.In4, b.In4), number(t, b, a, b.In6, a.In6)}
@@ -51,8 +76,6 @@ func TestSoak(t *testing.T) {
 		r := harness.Stream(t, a.Box, b.Box, b.In4, 1<<20, 60*time.Second)
 		transfers, resent = transfers+1, resent+int(r.Resent)
 	}
-	out := fmt.Sprintf("Two hosts with a password, for %v, over a wire that loses 5 %% of the datagrams,\n"+
-		"delays 5 %% by up to 20 ms, repeats 2 %% and changes a bit in 1 %% (make soak).\n\n", long)
 	out += fmt.Sprintf("wire: %d datagrams: %d lost, %d late, %d twice, %d changed\n",
 		wire.passed.Load(), wire.lost.Load(), wire.reordered.Load(), wire.duplicated.Load(), wire.corrupted.Load())
 	for _, w := range ways {
@@ -68,18 +91,13 @@ func TestSoak(t *testing.T) {
 	}
 	out += fmt.Sprintf("TCP: %d transfers of 1 MiB, all whole; %d segments sent again\n", transfers, resent)
 	out += fmt.Sprintf("connections at the end: %d and %d\n", a.Established(), b.Established())
-	t.Log("\n" + out)
 	if wire.lost.Load() == 0 || wire.duplicated.Load() == 0 || wire.corrupted.Load() == 0 {
 		t.Error("the wire did nothing: the test shows nothing")
 	}
 	if n := a.Established(); n != 1 {
 		t.Errorf("%d connections", n)
 	}
-	if path := os.Getenv(soakResultEnv); path != "" {
-		if err := os.WriteFile(path, []byte(out), 0o644); err != nil {
-			t.Error(err)
-		}
-	}
+	return out
 }
 
 // numbered sends packets of many sizes whose bytes follow from their number, without a

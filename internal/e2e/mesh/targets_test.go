@@ -11,8 +11,9 @@ import (
 )
 
 // Targets may be names, which are looked up at each try; the host that answers may have
-// moved in between.
+// moved in between, from IPv4 to IPv6 as well.
 func TestHostnameTargets(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewSites(t, 3)
 	a, b, c := sites[0], sites[1], sites[2]
 	dir := t.TempDir()
@@ -32,10 +33,11 @@ func TestHostnameTargets(t *testing.T) {
 	c.Launch("--no-discovery", "--password-file", pw)
 	b.Launch("--no-discovery", "--password-file", pw, "gateway.example")
 	harness.Joined(t, a, b)
-	write(hosts, c.IP4.String()+" gateway.example\n", 0o644)
+	harness.Meet(t, startLimit, a, b)
+	write(hosts, c.IP6.String()+" gateway.example\n", 0o644)
 	a.Daemon.Stop()
 	harness.Joined(t, c, b)
-	harness.MustPing(t, b.Box, c.In4)
+	harness.Meet(t, startLimit, c, b)
 	if got := b.Daemon.MustWeave("status", "targets"); got != "gateway.example\n" {
 		t.Errorf("targets: %q", got)
 	}
