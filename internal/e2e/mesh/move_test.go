@@ -28,6 +28,8 @@ func TestMovingContainer(t *testing.T) {
 			}
 			harness.LaunchAll(t, sites, func(s *harness.Site) []string { return append(flags, harness.Earlier(s, sites)...) })
 			t.Logf("all meet after %v", harness.Meet(t, startLimit, sites...))
+			harness.Joined(t, sites...)
+			time.Sleep(settled) // what a container says first, it says to all
 			const mac = "0a:00:00:00:00:77"
 			at4, at6 := netip.MustParseAddr("10.55.0.77"), netip.MustParseAddr("fd55::77")
 			puts := 100
