@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -31,24 +32,24 @@ func (s *site) port() string {
 func TestCageSurvivesCrash(t *testing.T) {
 	testnet.NeedModule(t, "wireguard")
 	lab, a, b := newSites(t)
-	pw := "--password-file=" + passwordFile(t)
+	pw := "--password-file=" + harness.PasswordFile(t, harness.Password)
 	const canary = "canary-while-crashed"
-	seen := lab.Capture(canary, password)
+	seen := lab.Capture(canary, harness.Password)
 	up(a, b, pw, "--encrypted-path=kernel")
 	on(t, "fastdp", time.Minute, a, b)
-	within(t, 10*time.Second, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
+	harness.Within(t, 10*time.Second, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
 	port := a.port()
-	a.d.Kill9()
+	a.Daemon.Kill9()
 	a.sing(b, canary)
-	a.start(pw, "--encrypted-path=kernel")
+	a.Start(pw, "--encrypted-path=kernel")
 	on(t, "fastdp", time.Minute, a, b)
 	if now := a.port(); now != port {
 		t.Errorf("the device was made anew: %s, before %s", now, port)
 	}
-	within(t, 10*time.Second, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
+	harness.Within(t, 10*time.Second, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
 
-	a.d.Kill9()
-	b.d.Kill9()
+	a.Daemon.Kill9()
+	b.Daemon.Kill9()
 	a.Exec("ip", "netns", "del", a.cage())
 	for range 5 {
 		a.sing(b, canary)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -15,15 +16,15 @@ const cagePort = "6785"
 func TestEncryptedByTheKernel(t *testing.T) {
 	testnet.NeedModule(t, "wireguard")
 	lab, a, b := newSites(t)
-	pw := "--password-file=" + passwordFile(t)
+	pw := "--password-file=" + harness.PasswordFile(t, harness.Password)
 	const canary = "canary-in-the-cage"
-	seen := lab.Capture(canary, password)
+	seen := lab.Capture(canary, harness.Password)
 	up(a, b, pw, "--encrypted-path=kernel")
 	on(t, "fastdp", slowJoin, a, b)
-	within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
+	harness.Within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
 	stop := sings(a, b, canary)
 	for _, s := range []*site{a, b} {
-		within(t, slowJoin, "an encrypted connection", func() bool {
+		harness.Within(t, slowJoin, "an encrypted connection", func() bool {
 			c := s.conn()
 			return c.Encrypted && c.Path == "fastdp" && c.Cipher == "chacha20-poly1305" && c.Why == ""
 		})
@@ -31,34 +32,34 @@ func TestEncryptedByTheKernel(t *testing.T) {
 			t.Errorf("%s has the device for data in clear", s.Label)
 		}
 	}
-	within(t, slowJoin, "why tells", func() bool {
-		out := a.d.MustWeave("why", "b")
+	harness.Within(t, slowJoin, "why tells", func() bool {
+		out := a.MustWeave("why", "b")
 		return strings.Contains(out, "fastdp/cage   in-use") && strings.Contains(out, "fastdp/vxlan  absent   encryption")
 	})
 	if !testing.Short() {
 		undo := blockPort(cagePort, "", a, b)
 		took := on(t, "sleeve", 10*time.Second, a, b)
 		t.Logf("on sleeve after %v", took)
-		within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
+		harness.Within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
 		undo()
 		took = on(t, "fastdp", slowJoin, a, b)
 		t.Logf("back in the cage after %v", took)
 	}
 	// The peer comes back with another capability: user space only.
-	b.d.Kill9()
-	b.start(pw, a.IP4.String())
+	b.Daemon.Kill9()
+	b.Start(pw, a.IP4.String())
 	on(t, "sleeve", slowJoin, a, b)
 	if got := a.conn().Why; got != "not-offered" {
 		t.Errorf("reason %q, want not-offered", got)
 	}
-	within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
-	b.d.Stop()
-	b.start(pw, "--encrypted-path=auto", a.IP4.String()) // a wants it
+	harness.Within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
+	b.Daemon.Stop()
+	b.Start(pw, "--encrypted-path=auto", a.IP4.String()) // a wants it
 	on(t, "fastdp", slowJoin, a, b)
-	within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
+	harness.Within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
 	stop()
 	seen.MustBeClean()
-	a.d.MustWeave("reset", "--force")
+	a.MustWeave("reset", "--force")
 	if out := a.Exec("ip", "-br", "link"); strings.Contains(out, "weave") {
 		t.Errorf("links after reset:\n%s", out)
 	}

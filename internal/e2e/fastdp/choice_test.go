@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
 func (s *site) why(peer string) (w api.Why) {
-	json.Unmarshal([]byte(s.d.Weave("why", peer, "--json").Stdout), &w)
+	json.Unmarshal([]byte(s.Weave("why", peer, "--json").Stdout), &w)
 	return w
 }
 
@@ -19,13 +20,13 @@ func (s *site) why(peer string) (w api.Why) {
 // says so; above it all is as ever.
 func TestMinPathRefuses(t *testing.T) {
 	_, a, b := newSites(t)
-	a.start("--min-path=kernel,refuse")
-	b.start(a.IP4.String())
-	a.attach()
-	b.attach()
+	a.Start("--min-path=kernel,refuse")
+	b.Start(a.IP4.String())
+	a.Attach()
+	b.Attach()
 	on(t, "fastdp", joinLimit, a, b)
-	within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
-	a.d.MustWeave("status", "--check")
+	harness.Within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+	a.MustWeave("status", "--check")
 	undo := block("", a, b)
 	on(t, "sleeve", 5*time.Second, a, b)
 	if lost := a.pings(b, 5, "0.1"); lost != 5 {
@@ -41,10 +42,10 @@ func TestMinPathRefuses(t *testing.T) {
 	if c := a.conn(); !c.Refused || c.Why == "" {
 		t.Errorf("status says %+v", c)
 	}
-	if out := a.d.MustWeave("status", "connections"); !strings.Contains(out, " refused") {
+	if out := a.MustWeave("status", "connections"); !strings.Contains(out, " refused") {
 		t.Errorf("status connections does not tell:\n%s", out)
 	}
-	if r := a.d.Weave("status", "--check"); r.Code != 4 || !strings.Contains(r.Stderr, "carries nothing") {
+	if r := a.Weave("status", "--check"); r.Code != harness.ExitDegraded || !strings.Contains(r.Stderr, "carries nothing") {
 		t.Errorf("status --check: exit %d: %s", r.Code, r.Stderr)
 	}
 	for _, direction := range []string{"in", "out"} {
@@ -61,11 +62,11 @@ func TestMinPathRefuses(t *testing.T) {
 	}
 	undo()
 	on(t, "fastdp", 30*time.Second, a, b)
-	within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+	harness.Within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
 	if w := a.why("b"); w.Refused {
 		t.Errorf("still refused: %+v", w)
 	}
-	a.d.MustWeave("status", "--check")
+	a.MustWeave("status", "--check")
 }
 
 // What is asked for by name is there or the launch fails with the module's name; left
@@ -79,9 +80,9 @@ func TestModuleAbsent(t *testing.T) {
 			testnet.NeedNoModule(t, tt.module)
 			lab := testnet.New(t)
 			h := lab.Host("a")
-			pw := "--password-file=" + passwordFile(t)
+			pw := "--password-file=" + harness.PasswordFile(t, harness.Password)
 			r := h.Weave(testnet.Binary(t), "launch", tt.flag, pw, "--trusted-subnets=10.77.0.0/16")
-			if r.Code != 10 || !strings.Contains(r.Stderr, tt.module) || strings.Count(strings.TrimSpace(r.Stderr), "\n") != 0 {
+			if r.Code != harness.ExitKernel || !strings.Contains(r.Stderr, tt.module) || strings.Count(strings.TrimSpace(r.Stderr), "\n") != 0 {
 				t.Errorf("launch %s: exit %d: %s", tt.flag, r.Code, r.Stderr)
 			}
 			if out := h.Exec("ip", "-br", "link"); strings.Contains(out, "weave") {
@@ -92,16 +93,16 @@ func TestModuleAbsent(t *testing.T) {
 	t.Run("auto", func(t *testing.T) {
 		testnet.NeedNoModule(t, "wireguard")
 		_, a, b := newSites(t)
-		pw := "--password-file=" + passwordFile(t)
+		pw := "--password-file=" + harness.PasswordFile(t, harness.Password)
 		up(a, b, pw, "--encrypted-path=auto")
 		on(t, "sleeve", joinLimit, a, b)
 		if got := a.reason(); got != "no-wireguard" {
 			t.Errorf("reason %q, want no-wireguard", got)
 		}
-		if out := a.d.MustWeave("status"); !strings.Contains(out, "EncryptedPath: sleeve (no-wireguard)") {
+		if out := a.MustWeave("status"); !strings.Contains(out, "EncryptedPath: sleeve (no-wireguard)") {
 			t.Errorf("status does not tell:\n%s", out)
 		}
-		if out := a.d.MustWeave("why", "b"); !strings.Contains(out, "fastdp/cage   absent   no-wireguard: ") {
+		if out := a.MustWeave("why", "b"); !strings.Contains(out, "fastdp/cage   absent   no-wireguard: ") {
 			t.Errorf("why does not tell:\n%s", out)
 		}
 	})
@@ -111,27 +112,27 @@ func TestModuleAbsent(t *testing.T) {
 // it is told to.
 func TestQuarantine(t *testing.T) {
 	_, a, b := newSites(t)
-	a.start()
+	a.Start()
 	for range 3 {
-		b.start(a.IP4.String())
+		b.Start(a.IP4.String())
 		on(t, "fastdp", joinLimit, b)
-		b.d.Kill9()
+		b.Daemon.Kill9()
 	}
-	b.start(a.IP4.String())
+	b.Start(a.IP4.String())
 	on(t, "sleeve", joinLimit, a, b)
 	if got := b.reason(); got != "quarantine" {
 		t.Errorf("reason %q, want quarantine", got)
 	}
-	if out := b.d.MustWeave("status"); !strings.Contains(out, "FastDP: off (quarantine)") {
+	if out := b.MustWeave("status"); !strings.Contains(out, "FastDP: off (quarantine)") {
 		t.Errorf("status does not tell:\n%s", out)
 	}
 	if b.Try("ip", "link", "show", "weavevx").Code == 0 {
 		t.Error("the device is there")
 	}
-	b.d.Stop()
-	b.start("--fastdp=vxlan", a.IP4.String())
+	b.Daemon.Stop()
+	b.Start("--fastdp=vxlan", a.IP4.String())
 	on(t, "fastdp", joinLimit, a, b)
-	b.d.Stop()
-	b.start(a.IP4.String())
+	b.Daemon.Stop()
+	b.Start(a.IP4.String())
 	on(t, "fastdp", joinLimit, a, b)
 }

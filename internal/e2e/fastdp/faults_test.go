@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -44,7 +45,7 @@ func TestBlockedUnderTraffic(t *testing.T) {
 				t.Errorf("longest silence %v, duplicates: %v", gap, dup)
 			}
 			for _, e := range []*site{a, b} {
-				if !strings.Contains(e.d.Log(), "path changed") {
+				if !strings.Contains(e.Daemon.Log(), "path changed") {
 					t.Errorf("%s's log does not tell of the change", e.Label)
 				}
 			}
@@ -94,10 +95,10 @@ func TestDeviceDeleted(t *testing.T) {
 	s := a.stream(b)
 	time.Sleep(300 * time.Millisecond)
 	a.Exec("ip", "link", "del", "weavevx")
-	took := within(t, 5*time.Second, "device", func() bool { return a.Try("ip", "link", "show", "weavevx").Code == 0 })
+	took := harness.Within(t, 5*time.Second, "device", func() bool { return a.Try("ip", "link", "show", "weavevx").Code == 0 })
 	t.Logf("device back after %v", took)
 	before := a.vxlanPackets()
-	within(t, 5*time.Second, "traffic on the device", func() bool { return a.vxlanPackets() > before+50 })
+	harness.Within(t, 5*time.Second, "traffic on the device", func() bool { return a.vxlanPackets() > before+50 })
 	if gap, _, dup := s.stop(); gap > 2*time.Second || dup {
 		t.Errorf("longest silence %v, duplicates: %v", gap, dup)
 	} else {
@@ -111,17 +112,17 @@ func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	_, a, b := joined(t)
 	a.Exec("ip", "link", "del", "weave")
-	within(t, 5*time.Second, "port", func() bool {
+	harness.Within(t, 5*time.Second, "port", func() bool {
 		return strings.Contains(a.Try("ip", "link", "show", "weavevx").Stdout, "master weave")
 	})
 	on(t, "fastdp", 30*time.Second, a, b)
-	within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 2, "0.1") == 0 })
+	harness.Within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 2, "0.1") == 0 })
 }
 
 func TestRulesFlushed(t *testing.T) {
 	_, a, b := joined(t)
 	a.Exec("nft", "flush", "ruleset")
-	took := within(t, 2*time.Second, "rules", func() bool {
+	took := harness.Within(t, 2*time.Second, "rules", func() bool {
 		return strings.Contains(a.Try("nft", "list", "chain", "inet", "weave", "fastdp").Stdout, "drop")
 	})
 	t.Logf("rules back after %v", took)
@@ -143,11 +144,11 @@ func TestUntracked(t *testing.T) {
 	}
 	const flows = 500
 	send := func() {
-		a.box.Exec("bash", "-c", "for i in $(seq "+itoa(flows)+"); do echo x > /dev/udp/"+b.in4.String()+"/9; done")
+		a.Box.Exec("bash", "-c", "for i in $(seq "+strconv.Itoa(flows)+"); do echo x > /dev/udp/"+b.In4.String()+"/9; done")
 	}
 	for _, s := range []*site{a, b} {
 		s.Exec("nft", "add table inet test; add chain inet test in { type filter hook input priority 0; }; add rule inet test in ct state established accept")
-		within(t, 2*time.Second, "rules", func() bool {
+		harness.Within(t, 2*time.Second, "rules", func() bool {
 			return strings.Count(s.Try("nft", "list", "table", "inet", "weave-untracked").Stdout, "notrack") == 2
 		})
 	}
@@ -158,13 +159,13 @@ func TestUntracked(t *testing.T) {
 		}
 	}
 	a.Exec("nft", "delete", "table", "inet", "weave-untracked")
-	took := within(t, 2*time.Second, "rules", func() bool {
+	took := harness.Within(t, 2*time.Second, "rules", func() bool {
 		return strings.Contains(a.Try("nft", "list", "table", "inet", "weave-untracked").Stdout, "notrack")
 	})
 	t.Logf("rules back after %v", took)
-	a.d.Stop()
-	a.start("--no-fastdp")
-	within(t, 5*time.Second, "rules gone", func() bool { return !strings.Contains(a.Exec("nft", "list", "ruleset"), "untracked") })
+	a.Daemon.Stop()
+	a.Start("--no-fastdp")
+	harness.Within(t, 5*time.Second, "rules gone", func() bool { return !strings.Contains(a.Exec("nft", "list", "ruleset"), "untracked") })
 }
 
 // A crash loses nothing that the kernel carries if the daemon is back soon.
@@ -179,8 +180,8 @@ func TestCrashAndRelaunch(t *testing.T) {
 			_, a, b := joined(t)
 			s := a.stream(b)
 			time.Sleep(300 * time.Millisecond)
-			tt.end(b.d)
-			b.start(a.IP4.String())
+			tt.end(b.Daemon)
+			b.Start(a.IP4.String())
 			on(t, "fastdp", joinLimit, a, b)
 			time.Sleep(12 * time.Second) // until what nobody asked for is given up
 			gap, lost, dup := s.stop()
@@ -199,7 +200,7 @@ func TestCrashAndRelaunch(t *testing.T) {
 func TestPeerGone(t *testing.T) {
 	_, a, b := joined(t)
 	a.stream(b)
-	b.d.Kill9()
+	b.Daemon.Kill9()
 	time.Sleep(2 * time.Second)
 	before := a.vxlanPackets()
 	time.Sleep(500 * time.Millisecond)
@@ -213,8 +214,8 @@ func TestPeerRestartsWithout(t *testing.T) {
 	t.Parallel()
 	_, a, b := joined(t)
 	s := a.stream(b)
-	b.d.Stop()
-	b.start("--no-fastdp", a.IP4.String())
+	b.Daemon.Stop()
+	b.Start("--no-fastdp", a.IP4.String())
 	on(t, "sleeve", joinLimit, a, b)
 	if got := a.reason(); got != "not-offered" {
 		t.Errorf("reason %q, want not-offered", got)
@@ -222,7 +223,7 @@ func TestPeerRestartsWithout(t *testing.T) {
 	if got := b.reason(); got != "off" {
 		t.Errorf("reason %q, want off", got)
 	}
-	within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+	harness.Within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
 	if b.Try("ip", "link", "show", "weavevx").Code == 0 {
 		t.Error("the device is still there")
 	}
@@ -235,7 +236,7 @@ func TestPeerRestartsWithout(t *testing.T) {
 
 func TestResetRemovesAll(t *testing.T) {
 	_, a, b := joined(t)
-	a.d.MustWeave("reset", "--force")
+	a.MustWeave("reset", "--force")
 	if out := a.Exec("ip", "-br", "link"); strings.Contains(out, "weave") {
 		t.Errorf("links after reset:\n%s", out)
 	}
@@ -252,16 +253,16 @@ func TestStranger(t *testing.T) {
 	c.Exec("ip", "link", "add", "vx", "type", "vxlan", "id", "7828854", "dstport", vxlanPort, "remote", b.IP4.String())
 	c.Exec("ip", "addr", "add", "10.55.0.66/24", "dev", "vx")
 	c.Exec("ip", "link", "set", "vx", "up")
-	mac := strings.Fields(b.box.Exec("ip", "-br", "link", "show", "ethwe"))[2]
-	c.Exec("ip", "neigh", "replace", b.in4.String(), "lladdr", mac, "dev", "vx", "nud", "permanent")
-	seen := b.box.Capture([]string{"ethwe"}, "stranger's frame")
-	c.Try("ping", "-c", "5", "-i", "0.1", "-W", "1", "-p", "737472616e676572277320667261", b.in4.String())
-	c.Try("bash", "-c", "for i in 1 2 3; do echo -n \"stranger's frame\" > /dev/udp/"+b.in4.String()+"/9; done")
+	mac := strings.Fields(b.Box.Exec("ip", "-br", "link", "show", "ethwe"))[2]
+	c.Exec("ip", "neigh", "replace", b.In4.String(), "lladdr", mac, "dev", "vx", "nud", "permanent")
+	seen := b.Box.Capture([]string{"ethwe"}, "stranger's frame")
+	c.Try("ping", "-c", "5", "-i", "0.1", "-W", "1", "-p", "737472616e676572277320667261", b.In4.String())
+	c.Try("bash", "-c", "for i in 1 2 3; do echo -n \"stranger's frame\" > /dev/udp/"+b.In4.String()+"/9; done")
 	seen.Stop()
 	if h := seen.Hits(); len(h) > 0 {
 		t.Errorf("a stranger's frame came through: %v", h)
 	}
-	within(t, 3*time.Second, "count", func() bool {
+	harness.Within(t, 3*time.Second, "count", func() bool {
 		m := b.metrics()
 		return strings.Contains(m, `weave_kernel_path_events_total{event="stranger"}`) && !strings.Contains(m, `weave_kernel_path_events_total{event="stranger"} 0`)
 	})

@@ -3,7 +3,6 @@ package fastdp_test
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,52 +18,36 @@ const (
 	joinLimit = 15 * time.Second
 	slowJoin  = 60 * time.Second // where a machine within a machine runs the test
 	vxlanPort = "6784"
-	password  = harness.Password
 )
 
-// site is a host with a daemon and a container.
+// site is a host of two.
 type site struct {
-	*testnet.Host
-	t   *testing.T
-	box *testnet.Namespace
-	in4 netip.Addr
-	d   *testnet.Daemon
+	*harness.Site
+	t *testing.T
 }
 
 func newSites(t *testing.T, opts ...testnet.HostOption) (*testnet.Lab, *site, *site) {
 	t.Helper()
-	lab := testnet.New(t)
-	var sites [2]*site
-	for i := range sites {
-		h := lab.Host(string(rune('a'+i)), opts...)
-		sites[i] = &site{Host: h, t: t, box: h.Container("box"), in4: netip.AddrFrom4([4]byte{10, 55, 0, byte(i + 1)})}
+	lab, sites := harness.NewSites(t, 2, opts...)
+	for _, s := range sites {
+		s.Args = append(s.Args, "--log-level=debug")
 	}
-	return lab, sites[0], sites[1]
-}
-
-func (s *site) start(args ...string) {
-	s.t.Helper()
-	s.d = s.StartWeave(s.t, testnet.Binary(s.t), append([]string{"--nickname", s.Label, "--log-level=debug"}, args...)...)
-}
-
-func (s *site) attach() {
-	s.t.Helper()
-	s.d.MustWeave("attach", s.in4.String()+"/24", s.box.Ref())
+	return lab, &site{sites[0], t}, &site{sites[1], t}
 }
 
 // up starts two sites, b knowing a, and attaches their containers.
 func up(a, b *site, args ...string) {
-	a.start(args...)
-	b.start(append(args, a.IP4.String())...)
-	a.attach()
-	b.attach()
+	a.Start(args...)
+	b.Start(append(args, a.IP4.String())...)
+	a.Attach()
+	b.Attach()
 }
 
 // conn returns the connection to the other site.
 func (s *site) conn() (out api.Connection) {
-	got := harness.Ask(s.Host, (*api.Client).Connections)
-	if i := slices.IndexFunc(got.Connections, func(c api.Connection) bool { return c.State == api.StateEstablished }); i >= 0 {
-		return got.Connections[i]
+	conns := s.Conns()
+	if i := slices.IndexFunc(conns, func(c api.Connection) bool { return c.State == api.StateEstablished }); i >= 0 {
+		return conns[i]
 	}
 	return out
 }
@@ -72,7 +55,7 @@ func (s *site) conn() (out api.Connection) {
 // on waits until both sites use a path, and returns how long that took.
 func on(t *testing.T, path string, limit time.Duration, sites ...*site) time.Duration {
 	t.Helper()
-	return within(t, limit, "path "+path, func() bool {
+	return harness.Within(t, limit, "path "+path, func() bool {
 		for _, s := range sites {
 			if s.conn().Path != path {
 				return false
@@ -82,14 +65,9 @@ func on(t *testing.T, path string, limit time.Duration, sites ...*site) time.Dur
 	})
 }
 
-func within(t *testing.T, limit time.Duration, what string, cond func() bool) time.Duration {
-	t.Helper()
-	return harness.Within(t, limit, what, cond)
-}
-
 // pings reports how many of n full-size pings, every interval seconds, got no answer.
 func (s *site) pings(o *site, n int, interval string) (lost int) {
-	out := s.box.Try("ping", "-n", "-q", "-M", "do", "-s", "1348", "-c", strconv.Itoa(n), "-i", interval, "-W", "1", o.in4.String()).Stdout
+	out := s.Box.Try("ping", "-n", "-q", "-M", "do", "-s", "1348", "-c", strconv.Itoa(n), "-i", interval, "-W", "1", o.In4.String()).Stdout
 	for line := range strings.Lines(out) {
 		var sent, got int
 		if k, _ := fmt.Sscanf(line, "%d packets transmitted, %d received", &sent, &got); k == 2 {
@@ -110,7 +88,7 @@ type stream struct {
 func (s *site) stream(o *site) *stream {
 	ctx, cancel := context.WithCancel(context.Background())
 	st := &stream{cancel: cancel, done: make(chan struct{})}
-	cmd := s.box.Command(ctx, "ping", "-n", "-D", "-s", "1000", "-i", "0.01", "-W", "1", o.in4.String())
+	cmd := s.Box.Command(ctx, "ping", "-n", "-D", "-s", "1000", "-i", "0.01", "-W", "1", o.In4.String())
 	cmd.Stdout = &st.out
 	go func() {
 		defer close(st.done)
@@ -172,13 +150,6 @@ func blockPort(port, more string, at ...*site) (undo func()) {
 	}
 }
 
-func passwordFile(t *testing.T) string {
-	t.Helper()
-	return harness.PasswordFile(t, password)
-}
-
-func itoa(n int) string { return strconv.Itoa(n) }
-
 // reason is why the kernel path is not used, as status and metrics say it.
 func (s *site) reason() string {
 	for line := range strings.Lines(s.metrics()) {
@@ -192,5 +163,6 @@ func (s *site) reason() string {
 }
 
 func (s *site) metrics() string {
-	return s.Try("curl", "-s", "http://127.0.0.1:6782/metrics").Stdout
+	s.t.Helper()
+	return harness.ScrapeMetrics(s.t, s).Text
 }

@@ -2,11 +2,13 @@ package fastdp_test
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"weave/internal/api"
+	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 )
 
@@ -37,13 +39,13 @@ func TestComesUp(t *testing.T) {
 // iperf returns the bits per second of a TCP stream.
 func (s *site) iperf(o *site, seconds int) float64 {
 	s.t.Helper()
-	srv := o.box.Command(s.t.Context(), "iperf3", "-s", "-1")
+	srv := o.Box.Command(s.t.Context(), "iperf3", "-s", "-1")
 	if err := srv.Start(); err != nil {
 		s.t.Fatal(err)
 	}
 	defer srv.Wait()
 	time.Sleep(300 * time.Millisecond)
-	out := s.box.Exec("iperf3", "-J", "-c", o.in4.String(), "-t", itoa(seconds))
+	out := s.Box.Exec("iperf3", "-J", "-c", o.In4.String(), "-t", strconv.Itoa(seconds))
 	var r struct {
 		End struct {
 			Received struct {
@@ -60,10 +62,10 @@ func (s *site) iperf(o *site, seconds int) float64 {
 // An IPv6 underlay does as well.
 func TestIPv6Underlay(t *testing.T) {
 	_, a, b := newSites(t)
-	a.start()
-	b.start(a.IP6.String())
-	a.attach()
-	b.attach()
+	a.Start()
+	b.Start(a.IP6.String())
+	a.Attach()
+	b.Attach()
 	on(t, "fastdp", joinLimit, a, b)
 	if lost := a.pings(b, 5, "0.1"); lost > 0 {
 		t.Errorf("%d pings lost", lost)
@@ -84,7 +86,7 @@ func TestNarrowUnderlay(t *testing.T) {
 		if got := a.reason(); got != "mtu" {
 			t.Errorf("reason %q, want mtu", got)
 		}
-		if out := a.d.MustWeave("status", "connections"); !strings.Contains(out, " why=mtu") {
+		if out := a.MustWeave("status", "connections"); !strings.Contains(out, " why=mtu") {
 			t.Errorf("status connections does not tell:\n%s", out)
 		}
 	})
@@ -93,7 +95,7 @@ func TestNarrowUnderlay(t *testing.T) {
 		defer block("meta length > 1414", a, b)()
 		up(a, b)
 		on(t, "sleeve", joinLimit, a, b)
-		within(t, 5*time.Second, "reason mtu", func() bool { return a.reason() == "mtu" && b.reason() == "mtu" })
+		harness.Within(t, 5*time.Second, "reason mtu", func() bool { return a.reason() == "mtu" && b.reason() == "mtu" })
 	})
 }
 
@@ -104,7 +106,7 @@ func TestWhy(t *testing.T) {
 	var w api.Why
 	ask := func() api.Why {
 		w = api.Why{}
-		if err := json.Unmarshal([]byte(a.d.MustWeave("why", "b", "--json")), &w); err != nil {
+		if err := json.Unmarshal([]byte(a.MustWeave("why", "b", "--json")), &w); err != nil {
 			t.Fatal(err)
 		}
 		return w
@@ -114,22 +116,22 @@ func TestWhy(t *testing.T) {
 		w.Candidates[0].MTU != 1376 || w.Candidates[0].RTT == 0 || last().Path != "sleeve" || last().Verdict != api.VerdictStandBy {
 		t.Errorf("%+v", w)
 	}
-	if r := a.d.Weave("status", "--check"); r.Code != 0 {
+	if r := a.Weave("status", "--check"); r.Code != 0 {
 		t.Errorf("status --check: exit %d: %s", r.Code, r.Stderr)
 	}
 	defer block("", a, b)()
 	on(t, "sleeve", 3*time.Second, a, b)
-	within(t, 10*time.Second, "reason no-reply", func() bool { return ask().Candidates[0].Reason == "no-reply" })
+	harness.Within(t, 10*time.Second, "reason no-reply", func() bool { return ask().Candidates[0].Reason == "no-reply" })
 	if w.Candidates[0].Verdict != api.VerdictDown || last().Verdict != api.VerdictInUse {
 		t.Errorf("%+v", w)
 	}
-	if text := a.d.MustWeave("why", "b"); !strings.Contains(text, "fastdp/vxlan  down     no-reply: ") || !strings.Contains(text, "below it") {
+	if text := a.MustWeave("why", "b"); !strings.Contains(text, "fastdp/vxlan  down     no-reply: ") || !strings.Contains(text, "below it") {
 		t.Error(text)
 	}
-	if r := a.d.Weave("status", "--check"); r.Code != 4 || !strings.Contains(r.Stderr, "min-path") {
+	if r := a.Weave("status", "--check"); r.Code != harness.ExitDegraded || !strings.Contains(r.Stderr, "min-path") {
 		t.Errorf("status --check below --min-path: exit %d: %s", r.Code, r.Stderr)
 	}
-	if r := a.d.Weave("why", "nobody"); r.Code != 6 {
+	if r := a.Weave("why", "nobody"); r.Code != harness.ExitNotFound {
 		t.Errorf("why nobody: exit %d", r.Code)
 	}
 }

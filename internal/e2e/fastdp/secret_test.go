@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weave/internal/e2e/harness"
 )
 
 // With a password no frame is in clear, whatever happens, and there is no device that
@@ -28,12 +30,12 @@ func TestPasswordMeansNoDevice(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			lab, a, b := newSites(t)
 			canary := "canary-" + strings.ReplaceAll(tt.name, " ", "-")
-			seen := lab.Capture(canary, password)
-			pw := "--password-file=" + passwordFile(t)
-			a.start(append(tt.onA, pw)...)
-			b.start(append(tt.onB, pw, a.IP4.String())...)
-			a.attach()
-			b.attach()
+			seen := lab.Capture(canary, harness.Password)
+			pw := "--password-file=" + harness.PasswordFile(t, harness.Password)
+			a.Start(append(tt.onA, pw)...)
+			b.Start(append(tt.onB, pw, a.IP4.String())...)
+			a.Attach()
+			b.Attach()
 			on(t, tt.path, joinLimit, a, b)
 			a.sing(b, canary)
 			if got := a.reason(); got != tt.reasonA {
@@ -50,9 +52,9 @@ func TestPasswordMeansNoDevice(t *testing.T) {
 			if tt.canary {
 				return
 			}
-			b.d.Kill9()
+			b.Daemon.Kill9()
 			a.sing(b, canary)
-			b.start(append(tt.onB, pw, a.IP4.String())...)
+			b.Start(append(tt.onB, pw, a.IP4.String())...)
 			on(t, tt.path, joinLimit, a, b)
 			a.sing(b, canary)
 			seen.MustBeClean()
@@ -67,11 +69,11 @@ func TestPasswordAfterNone(t *testing.T) {
 	up(a, b)
 	on(t, "fastdp", joinLimit, a, b)
 	a.sing(b, "in clear")
-	a.d.Kill9()
-	b.d.Kill9()
-	pw := "--password-file=" + passwordFile(t)
-	a.start(pw)
-	b.start(pw, a.IP4.String())
+	a.Daemon.Kill9()
+	b.Daemon.Kill9()
+	pw := "--password-file=" + harness.PasswordFile(t, harness.Password)
+	a.Start(pw)
+	b.Start(pw, a.IP4.String())
 	seen := lab.Capture("canary-later")
 	stop := time.Now().Add(3 * time.Second)
 	for time.Now().Before(stop) {
@@ -92,5 +94,5 @@ func TestPasswordAfterNone(t *testing.T) {
 
 // sing sends datagrams with a text.
 func (s *site) sing(o *site, text string) {
-	s.box.Try("bash", "-c", "for i in $(seq 20); do echo -n '"+text+"' > /dev/udp/"+o.in4.String()+"/9; done")
+	s.Box.Try("bash", "-c", "for i in $(seq 20); do echo -n '"+text+"' > /dev/udp/"+o.In4.String()+"/9; done")
 }
