@@ -50,10 +50,13 @@ soak: deps build ## ten minutes over a wire that loses, repeats, delays and chan
 	WEAVE_SOAK=10m WEAVE_SOAK_RESULT=$(CURDIR)/bench/results/soak.txt WEAVE_BIN=$(CURDIR)/bin/weave \
 		$(SUDO) env "PATH=$$PATH" $(GO) test -count=1 -timeout 20m -run 'TestSoak|TestRing' -v ./internal/e2e/mesh
 
-bench-vm: deps ## the kernel paths beside sleeve, as ratios, in an emulated machine: bench/results/vm.txt
+bench-vm: deps ## all paths, as ratios, in an emulated machine with openvswitch and wireguard: bench/results/vm.txt
+	@scripts/deps.sh bench
+	$(BUILD) -o bin/wireguard-go golang.zx2c4.com/wireguard
 	$(BUILD) -o bin/bench ./bench
-	scripts/vm.sh -timeout 30m -limit 60m -out bench/results -program bin/bench -- \
-		-weave bin/weave -only veth,vxlan,weave -tests tcp,ping -mtu 1500 -reps 1 -time 1s -out /out -name vm
+	scripts/vm.sh -timeout 60m -limit 120m -out bench/results -with bin/wireguard-go -program bin/bench -- \
+		-weave bin/weave -wireguard bin/wireguard-go -emulated -short -mtu 1500,9000 -out /out -name vm $(BENCHFLAGS)
+	bin/bench -draw bench/results/vm.json
 
 lint: ## go vet, gofmt, staticcheck
 	@GO='$(GO)' scripts/lint.sh

@@ -126,7 +126,7 @@ func (b *bed) container(ctx context.Context, i int, bridge string, mtu int) erro
 // awaitPath waits until a packet of the path's full MTU comes back.
 func (b *bed) awaitPath(ctx context.Context, e *endpoints) error {
 	size := strconv.Itoa(e.mtu - 28)
-	return poll(ctx, 20*time.Second, func() error {
+	return poll(ctx, patience, func() error {
 		for _, p := range b.procs {
 			if err := p.failed(); err != nil {
 				return errors.Join(errGiveUp, err)
@@ -167,7 +167,8 @@ func inNS(role string, args ...string) []string {
 func removeNamespace(name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if _, err := os.Stat(filepath.Join("/run/netns", name)); err != nil {
+	st, err := os.Stat(filepath.Join("/run/netns", name))
+	if err != nil {
 		return
 	}
 	pids, _ := output(ctx, "", "ip", "netns", "pids", name)
@@ -176,10 +177,17 @@ func removeNamespace(name string) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+	if id, ok := st.Sys().(*syscall.Stat_t); ok {
+		// A daemon leaves its cage behind, for its successor.
+		output(ctx, "", "ip", "netns", "del", cagePrefix+strconv.FormatUint(id.Ino, 10))
+	}
 	if _, err := output(ctx, "", "ip", "netns", "del", name); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
 }
+
+// cagePrefix and the inode number of a host's namespace are the name of its cage's.
+const cagePrefix = "weave-cage-"
 
 // sweep removes what a bench that was killed has left. Whoever holds the lock is
 // the only bench, so it is nobody's.

@@ -22,10 +22,13 @@ const (
 	helperSink  = "_sink"
 	helperFlood = "_flood"
 	helperPing  = "_ping"
+
+	helperWireguard = "_wireguard"
 )
 
 var helpers = map[string]func(args []string) error{
 	helperSink: runSink, helperFlood: runFlood, helperPing: runPing,
+	helperWireguard: runWireguard,
 }
 
 const (

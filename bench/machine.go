@@ -22,6 +22,8 @@ type machine struct {
 	Iperf3  string `json:"iperf3"`
 	Version string `json:"weave"` // what was measured, git describe
 	Date    string `json:"date"`  // of the start, RFC 3339, UTC
+
+	Emulated bool `json:"emulated,omitempty"`
 }
 
 // describeMachine asks git for the version that is measured, and where there is no

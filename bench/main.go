@@ -28,6 +28,9 @@ type options struct {
 	udpSteps  []int         // offered packets per second below full offer
 	tcp       []string      // congestion controls: of everything, then others for comparison
 	out, name string
+	draw      string // results of an earlier run
+	beside    string
+	emulated  bool
 	tools     tools
 }
 
@@ -51,7 +54,11 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err = run(ctx, opt)
+	if opt.draw != "" {
+		err = draw(opt.draw, opt.beside)
+	} else {
+		err = run(ctx, opt)
+	}
 	stop()
 	exit(err)
 }
@@ -63,6 +70,9 @@ func exit(err error) {
 	}
 	os.Exit(0)
 }
+
+// bothMTUs are the usual underlays'.
+const bothMTUs = "1500,9000"
 
 func parseFlags(args []string) (opt options, err error) {
 	opt = options{
@@ -77,10 +87,13 @@ func parseFlags(args []string) (opt options, err error) {
 	fs.StringVar(&only, "only", "", "comma list of paths (default all): "+strings.Join(pathNames(), ","))
 	fs.StringVar(&tests, "tests", "tcp,udp,ping", "comma list of what to measure")
 	fs.StringVar(&congestion, "congestion", "cubic,bbr", "comma list of TCP congestion controls: the first for everything, the others, where the kernel has them, for one stream beside it")
-	fs.StringVar(&mtus, "mtu", "1500,9000", "comma list of underlay MTUs")
+	fs.StringVar(&mtus, "mtu", bothMTUs, "comma list of underlay MTUs")
 	fs.DurationVar(&opt.time, "time", 3*time.Second, "length of each TCP transfer, after one more second that is not counted")
 	fs.StringVar(&opt.out, "out", filepath.Join("bench", "results"), "directory for the results")
 	fs.StringVar(&opt.name, "name", "latest", "file name of the results, without extension")
+	fs.StringVar(&opt.draw, "draw", "", "measure nothing: write the reports of this `file` of results (JSON) again")
+	fs.StringVar(&opt.beside, "beside", filepath.Join("bench", "results", "vm.json"), "`file` of an emulated machine's results, shown beside where this kernel lacks a path")
+	fs.BoolVar(&opt.emulated, "emulated", false, "the machine's clock counts instructions: report ratios only")
 	fs.StringVar(&opt.tools.weave, "weave", "", "weave binary (default: built)")
 	fs.StringVar(&opt.tools.wireguard, "wireguard", "", "wireguard-go binary (default: built from the module at go.mod's version)")
 	if err = fs.Parse(args); err != nil {
@@ -90,8 +103,9 @@ func parseFlags(args []string) (opt options, err error) {
 		return opt, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	if short {
-		shorten(&opt, fs)
-		mtus = strings.SplitN(mtus, ",", 2)[0]
+		if shorten(&opt, fs); mtus == bothMTUs {
+			mtus = "1500"
+		}
 	}
 	if opt.reps < 1 || opt.time < 500*time.Millisecond {
 		return opt, errors.New("want -reps of at least 1 and -time of at least 500ms")
@@ -160,7 +174,16 @@ func run(ctx context.Context, opt options) (err error) {
 		return err
 	}
 
-	res := &result{Schema: schemaVersion, Machine: describeMachine(ctx, opt.tools.weave), Options: describeOptions(opt)}
+	res := &result{Schema: schemaVersion, Machine: describeMachine(ctx, opt.tools.weave)}
+	res.Machine.Emulated = opt.emulated
+	opt.paths, res.NotHere = split(opt.paths, hasFeature)
+	for _, a := range res.NotHere {
+		fmt.Fprintln(os.Stderr, "bench:", a)
+	}
+	res.Options = describeOptions(opt)
+	if err := res.lookBeside(opt.beside); err != nil {
+		return err
+	}
 	for rep := 1; rep <= opt.reps; rep++ {
 		for _, mtu := range opt.mtus {
 			for _, p := range opt.paths {

@@ -49,6 +49,13 @@ func measure(ctx context.Context, opt options, b *bed, e *endpoints, rec *record
 		rec.put(rss, m.peakRSS())
 		rec.put(rssPeak, peakMiB(e.daemons))
 	}
+	if e.check == nil {
+		return nil
+	}
+	if err := e.check(ctx); err != nil {
+		rec.forget()
+		return fmt.Errorf("measured something else: %w", err)
+	}
 	return nil
 }
 

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -21,6 +20,7 @@ type path struct {
 	name  string // in results and -only
 	title string // in tables
 	kind  kind
+	needs string // of kernelFeatures, besides what every kernel has; "" is nothing
 	setup func(context.Context, *bed) (*endpoints, error)
 }
 
@@ -40,23 +40,32 @@ type endpoints struct {
 	mtu            int        // of the path: largest IP packet
 	daemons        []int      // process IDs of what carries the packets
 	sealed         bool       // by a program in user space
+
+	// check, where there is one, tells at the end whether what was measured was
+	// this path all along.
+	check func(context.Context) error
 }
 
 // The denominators of the ratios.
 const (
 	refPeer   = "wireguard-go"
 	refKernel = "vxlan"
+	refCage   = "kernel-wg-vxlan"
 )
 
 func allPaths() []path {
 	return []path{
-		{"veth", "raw veth (underlay)", kernelPath, setupVeth},
-		{refKernel, "kernel vxlan, bridged", kernelPath, setupVxlan},
-		{refPeer, "wireguard-go (layer 3)", peerPath, setupWireguard},
-		{"weave-fastdp", "weave fastdp (vxlan), clear", weavePath, setupWeave(fastdp)},
-		{"weave-clear", "weave sleeve, clear", weavePath, setupWeave("")},
-		{"weave-aes", "weave sleeve, AES-256-GCM", weavePath, setupWeave("aes")},
-		{"weave-chacha", "weave sleeve, ChaCha20", weavePath, setupWeave("chacha")},
+		{"veth", "raw veth (underlay)", kernelPath, "", setupVeth},
+		{refKernel, "kernel vxlan, bridged", kernelPath, "", setupVxlan},
+		{"kernel-wg", "kernel WireGuard (layer 3)", kernelPath, wireguardModule, setupKernelWireguard},
+		{refCage, "vxlan in kernel WireGuard", kernelPath, wireguardModule, setupKernelCage},
+		{refPeer, "wireguard-go (layer 3)", peerPath, "", setupWireguard},
+		{"weave-fastdp", "weave fastdp (vxlan), clear", weavePath, "", setupWeave(daemons{path: fastdp, flags: []string{"--fastdp=vxlan"}})},
+		{"weave-ovs", "weave fastdp (ovs), clear", weavePath, ovsModule, setupWeave(daemons{path: fastdp, flags: []string{"--fastdp=ovs"}})},
+		{"weave-cage", "weave fastdp (cage), ChaCha20", weavePath, wireguardModule, setupWeave(daemons{path: fastdp, password: true, flags: []string{"--encrypted-path=kernel"}})},
+		{"weave-clear", "weave sleeve, clear", weavePath, "", setupWeave(daemons{path: sleeve, flags: []string{"--no-fastdp"}})},
+		{"weave-aes", "weave sleeve, AES-256-GCM", weavePath, "", setupWeave(daemons{path: sleeve, password: true, flags: []string{"--no-fastdp", "--cipher=aes"}})},
+		{"weave-chacha", "weave sleeve, ChaCha20", weavePath, "", setupWeave(daemons{path: sleeve, password: true, flags: []string{"--no-fastdp", "--cipher=chacha"}})},
 	}
 }
 
@@ -121,11 +130,15 @@ func setupVeth(_ context.Context, b *bed) (*endpoints, error) {
 // setupVxlan is the layout of the kernel path, without a daemon: a vxlan device
 // as a port of the bridge the container hangs on.
 func setupVxlan(ctx context.Context, b *bed) (*endpoints, error) {
-	const overhead = 50 // IPv4 20, UDP 8, vxlan 8, inner Ethernet 14
-	mtu := b.mtu - overhead
+	return b.vxlanBridges(ctx, underlay, b.mtu-vxlanOverhead)
+}
+
+// vxlanBridges gives each host a bridge with its container and a vxlan device, which
+// reaches the other host's by these addresses.
+func (b *bed) vxlanBridges(ctx context.Context, addrs [2]netip.Addr, mtu int) (*endpoints, error) {
 	for i, host := range roles[:2] {
 		err := ip(ctx, host, "link add br0 type bridge", "link set br0 up",
-			fmt.Sprintf("link add vx0 mtu %d type vxlan id 77 dstport 4789 local %s remote %s", mtu, underlay[i], underlay[1-i]),
+			fmt.Sprintf("link add vx0 mtu %d type vxlan id 77 dstport 4789 local %s remote %s", mtu, addrs[i], addrs[1-i]),
 			"link set vx0 master br0", "link set vx0 up")
 		if err != nil {
 			return nil, err
@@ -188,9 +201,9 @@ func configureWireguard(ctx context.Context, dev string, p *proc, own *ecdh.Priv
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(5 * time.Second))
-	_, err = fmt.Fprintf(conn, "set=1\nprivate_key=%s\nlisten_port=51820\npublic_key=%s\nendpoint=%s\nallowed_ip=%s/32\n\n",
-		hex.EncodeToString(own.Bytes()), hex.EncodeToString(peer.Bytes()),
-		netip.AddrPortFrom(underlay[1-i], 51820), overlay[1-i])
+	_, err = fmt.Fprintf(conn, "set=1\nprivate_key=%s\nlisten_port=%d\npublic_key=%s\nendpoint=%s\nallowed_ip=%s/32\n\n",
+		hex.EncodeToString(own.Bytes()), wireguardPort, hex.EncodeToString(peer.Bytes()),
+		netip.AddrPortFrom(underlay[1-i], wireguardPort), overlay[1-i])
 	if err != nil {
 		return err
 	}
@@ -203,72 +216,4 @@ func configureWireguard(ctx context.Context, dev string, p *proc, own *ecdh.Priv
 		return fmt.Errorf("configuring %s: %s", dev, got)
 	}
 	return nil
-}
-
-// Overlay MTUs of weave: what it takes by itself, which is what users get, and
-// on a jumbo underlay what its overhead leaves.
-const (
-	weaveMTU      = 1376
-	weaveOverhead = 82 // UDP over IPv4, shard header and tag, inner Ethernet
-)
-
-// fastdp in place of a cipher asks for the kernel path.
-const fastdp = "fastdp"
-
-// setupWeave runs two daemons with a cipher forced, or without a password ("").
-func setupWeave(cipher string) func(context.Context, *bed) (*endpoints, error) {
-	return func(ctx context.Context, b *bed) (*endpoints, error) {
-		e := &endpoints{client: "c1", server: "c2", addr: overlay[1], mtu: weaveMTU}
-		args := []string{b.tools.weave, "launch", "--foreground", "--no-fastdp"}
-		if b.mtu > 1500 {
-			e.mtu = b.mtu - weaveOverhead
-			args = append(args, "--mtu", strconv.Itoa(e.mtu))
-		}
-		switch cipher {
-		case "":
-		case fastdp:
-			args[3] = "--fastdp=vxlan"
-		default:
-			password := filepath.Join(b.dir, "password")
-			if err := os.WriteFile(password, []byte(rand.Text()+"\n"), 0o600); err != nil {
-				return nil, err
-			}
-			args = append(args, "--cipher", cipher, "--password-file", password)
-			e.sealed = true
-		}
-		for i, host := range roles[:2] {
-			p, err := b.daemon(host, weaveEnv(b, host),
-				append(args[:len(args):len(args)], "--nickname", host, "--name", "::"+strconv.Itoa(i+1), underlay[1-i].String())...)
-			if err != nil {
-				return nil, err
-			}
-			e.daemons = append(e.daemons, p.pid())
-			if err := attachWeave(ctx, b, p, i); err != nil {
-				return nil, err
-			}
-		}
-		return e, nil
-	}
-}
-
-// weaveEnv makes a daemon and its commands use directories of their own.
-func weaveEnv(b *bed, host string) []string {
-	return []string{
-		"WEAVE_RUN_DIR=" + filepath.Join(b.dir, host, "run"),
-		"WEAVE_STATE_DIR=" + filepath.Join(b.dir, host, "state"),
-	}
-}
-
-// attachWeave waits for a daemon and puts its host's container on the network.
-func attachWeave(ctx context.Context, b *bed, p *proc, i int) error {
-	host := roles[i]
-	command := append([]string{"env"}, weaveEnv(b, host)...)
-	command = append(command, b.tools.weave, "attach", overlay[i].String()+"/24", "netns:"+ns(roles[i+2]))
-	return poll(ctx, 15*time.Second, func() error {
-		if err := p.failed(); err != nil {
-			return fmt.Errorf("%w: %w", errGiveUp, err)
-		}
-		_, err := output(ctx, "", inNS(host, command...)...)
-		return err
-	})
 }

@@ -21,7 +21,10 @@ type result struct {
 	Options described `json:"options"`
 	Samples []sample  `json:"samples"`
 	Summary []summary `json:"summary"`
+	NotHere []absence `json:"not_here,omitempty"`
 	Errors  []string  `json:"errors,omitempty"`
+
+	beside *result // an emulated machine's, shown for the paths that are not here
 }
 
 // described is the part of the options that a reader needs.
@@ -77,6 +80,13 @@ func (r *recorder) put(metric string, value float64) {
 	r.res.Samples = append(r.res.Samples, sample{r.rep, r.mtu, r.path, metric, value})
 }
 
+// forget takes back all that was put.
+func (r *recorder) forget() {
+	r.res.Samples = slices.DeleteFunc(r.res.Samples, func(s sample) bool {
+		return s.Rep == r.rep && s.MTU == r.mtu && s.Path == r.path
+	})
+}
+
 // progress prints one line about what was just measured, or why it was not.
 func (r *recorder) progress(reps int, err error) {
 	line := fmt.Sprintf("%s  %d/%d  MTU %-5d %-14s", time.Now().Format("15:04:05"), r.rep, reps, r.mtu, r.path)
@@ -120,17 +130,10 @@ func (r *result) stats(mtu int, path, metric string) stats {
 	return summarize(all)
 }
 
-// ratio is the median of a path's ratios to another path, each taken within one
-// repetition, so that what slows the whole machine for a while cancels out.
+// ratio is the median of a path's ratios to another path.
 func (r *result) ratio(mtu int, path, ref, metric string) (float64, bool) {
-	theirs := r.values(mtu, ref, metric)
-	var ratios []float64
-	for rep, v := range r.values(mtu, path, metric) {
-		if t := theirs[rep]; t > 0 {
-			ratios = append(ratios, v/t)
-		}
-	}
-	return percentile(ratios, 50), len(ratios) > 0
+	s := r.ratioStats(mtu, path, ref, metric)
+	return s.Median, s.N > 0
 }
 
 // summarizeAll fills Summary, in the order in which things were first measured.
@@ -182,9 +185,16 @@ func (r *result) heading() string {
 	m := r.Machine
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d × %s, Linux %s, %s, weave %s, %.10s\n", m.Cores, m.CPU, m.Kernel, m.Go, m.Version, m.Date)
-	fmt.Fprintf(&b, "Both ends and the load on the same %d processors; median (lowest..highest) of %s.\n", m.Cores, plural(r.Options.Reps, "interleaved repetition"))
+	what := "median (lowest..highest)"
+	if m.Emulated {
+		what = "median"
+	}
+	fmt.Fprintf(&b, "Both ends and the load on the same %s; %s of %s.\n", plural(m.Cores, "processor"), what, plural(r.Options.Reps, "interleaved repetition"))
 	if len(r.Options.TCP) > 0 {
 		fmt.Fprintf(&b, "TCP congestion control %s, except where another is named.\n", r.Options.TCP[0])
+	}
+	if m.Emulated {
+		b.WriteString(emulatedNote)
 	}
 	if bg := r.background(); bg > 0.15 {
 		fmt.Fprintf(&b, "NOTE: the machine was not quiet: others kept %.2f processors busy.\n", bg)

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,6 +27,14 @@ type series struct {
 	name   string
 	mtu    int
 	metric string
+	ref    string // path to which the bars are ratios; "" is none
+}
+
+func (s series) stats(r *result, path string) stats {
+	if s.ref != "" {
+		return r.ratioStats(s.mtu, path, s.ref, s.metric)
+	}
+	return r.stats(s.mtu, path, s.metric)
 }
 
 // panel is one chart of the plot.
@@ -34,37 +43,72 @@ type panel struct {
 	scale  float64 // from the metric's unit to the chart's
 	digits int
 	series []series
+	of     *result // whose paths have rows
+	paths  []path
 }
 
 // panels leaves out what was not measured.
 func panels(r *result, paths []path) []panel {
+	all := timePanels(r)
+	if r.Machine.Emulated {
+		all = ratioPanels(r)
+	}
+	for i := range all {
+		all[i].of, all[i].paths = r, paths
+	}
+	if r.beside != nil {
+		p := ratioPanels(r.beside)[0]
+		p.title = "With a kernel that has all modules, emulated. " + p.title
+		p.of, p.paths = r.beside, r.beside.paths()
+		all = append(all, p)
+	}
+	return slices.DeleteFunc(all, func(p panel) bool { return p.largest() == 0 })
+}
+
+// ratioPanels are those of an emulated machine.
+func ratioPanels(r *result) []panel {
+	const unit = " × kernel vxlan, bridged"
+	each := func(metric string) (s []series) {
+		for _, mtu := range r.Options.MTUs {
+			s = append(s, series{fmt.Sprintf("underlay MTU %d", mtu), mtu, metric, refKernel})
+		}
+		return s
+	}
+	mtu := r.Options.MTUs[0]
+	return []panel{
+		{title: "TCP, one stream:" + unit + " (longer is better)", scale: 1, digits: 2, series: each(tcp1Fwd)},
+		{title: "UDP delivered, as much as possible offered:" + unit + " (longer is better)", scale: 1, digits: 2, series: []series{
+			{"64 B", mtu, "udp64_" + fullPPS, refKernel}, {"1400 B", mtu, "udp1400_" + fullPPS, refKernel}}},
+		{title: "Round trip, median:" + unit + " (shorter is better)", scale: 1, digits: 2, series: []series{
+			{"idle", mtu, idleP50, refKernel}, {"beside TCP", mtu, loadP50, refKernel}}},
+		{title: "Processor time, whole machine, for each GB of TCP:" + unit + " (shorter is better)", scale: 1, digits: 2, series: each(cpuPerGB)},
+	}
+}
+
+// timePanels are those of a real machine.
+func timePanels(r *result) []panel {
 	mtus := r.Options.MTUs
 	tcp := panel{title: "TCP, one stream: Gbit/s (longer is better)", scale: 1, digits: 1}
 	for _, mtu := range mtus {
-		tcp.series = append(tcp.series, series{fmt.Sprintf("underlay MTU %d", mtu), mtu, tcp1Fwd})
+		tcp.series = append(tcp.series, series{fmt.Sprintf("underlay MTU %d", mtu), mtu, tcp1Fwd, ""})
 	}
-	all := []panel{
+	return []panel{
 		tcp,
-		{"UDP delivered, as much as possible offered: 1000 packets/s (longer is better)", 1e-3, 0, []series{
-			{"64 B", mtus[0], "udp64_" + fullPPS}, {"1400 B", mtus[0], "udp1400_" + fullPPS}}},
-		{"Round trip, idle: µs (shorter is better)", 1, 0, []series{{"median", mtus[0], idleP50}, {"99th percentile", mtus[0], idleP99}}},
-		{"Processor time, whole machine: seconds per GB of TCP (shorter is better)", 1, 2, []series{{"both ends and the load", mtus[0], cpuPerGB}}},
+		{title: "UDP delivered, as much as possible offered: 1000 packets/s (longer is better)", scale: 1e-3, series: []series{
+			{"64 B", mtus[0], "udp64_" + fullPPS, ""}, {"1400 B", mtus[0], "udp1400_" + fullPPS, ""}}},
+		{title: "Round trip, idle: µs (shorter is better)", scale: 1, series: []series{
+			{"median", mtus[0], idleP50, ""}, {"99th percentile", mtus[0], idleP99, ""}}},
+		{title: "Processor time, whole machine: seconds per GB of TCP (shorter is better)", scale: 1, digits: 2, series: []series{
+			{"both ends and the load", mtus[0], cpuPerGB, ""}}},
 	}
-	var measured []panel
-	for _, p := range all {
-		if p.largest(r, paths) > 0 {
-			measured = append(measured, p)
-		}
-	}
-	return measured
 }
 
 // largest is the end of the longest bar or whisker, in the chart's unit.
-func (p panel) largest(r *result, paths []path) float64 {
+func (p panel) largest() float64 {
 	most := 0.0
 	for _, s := range p.series {
-		for _, path := range paths {
-			most = max(most, finite(r.stats(s.mtu, path.name, s.metric).Max)*p.scale)
+		for _, path := range p.paths {
+			most = max(most, finite(s.stats(p.of, path.name).Max)*p.scale)
 		}
 	}
 	return most
@@ -89,13 +133,13 @@ func plot(r *result, paths []path) string {
 	var d drawing
 	y := margin + 14.0
 	d.text(margin, y, "title", "Two containers on two hosts: weave beside the kernel and wireguard-go")
-	for line := range strings.Lines(r.heading()) {
+	for line := range strings.Lines(r.heading() + r.notHere()) {
 		y += 17
 		d.text(margin, y, "note", strings.TrimSpace(line))
 	}
 	y += 12
 	for _, p := range panels(r, paths) {
-		y = d.panel(r, p, paths, y+panelGap/2)
+		y = d.panel(p, y+panelGap/2)
 	}
 	height := y + margin
 	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %.0f" width="%d" height="%.0f" role="img" aria-label="Benchmark figures of weave and other paths">
@@ -123,24 +167,24 @@ func (d *drawing) bar(x, y, width float64, class string) {
 }
 
 // panel draws one chart from y on and returns where it ends.
-func (d *drawing) panel(r *result, p panel, paths []path, y float64) float64 {
+func (d *drawing) panel(p panel, y float64) float64 {
 	const left = margin + labelWidth
 	const room = plotWidth - margin - valueWidth - left
-	step, top := ticks(p.largest(r, paths))
+	step, top := ticks(p.largest())
 	d.text(margin, y+12, "head", p.title)
 	d.legend(p, y+28)
 	y += panelHeader
 	rowHeight := float64(len(p.series)*(barHeight+barGap)) + rowGap
-	bottom := y + float64(len(paths))*rowHeight
+	bottom := y + float64(len(p.paths))*rowHeight
 	for i := 0; float64(i)*step <= top*1.0001; i++ {
 		x := left + room*float64(i)*step/top
 		d.line(x, y-4, x, bottom, "grid")
 		d.text(x, bottom+11, "tick", strconv.FormatFloat(float64(i)*step, 'g', 4, 64))
 	}
-	for _, path := range paths {
+	for _, path := range p.paths {
 		d.text(left-8, y+(rowHeight-rowGap)/2+4, "label", path.title)
 		for i, s := range p.series {
-			st := r.stats(s.mtu, path.name, s.metric)
+			st := s.stats(p.of, path.name)
 			if st.N == 0 {
 				continue
 			}

@@ -66,6 +66,9 @@ type table struct {
 
 // tables is all that was measured, by r's options.
 func tables(r *result) []table {
+	if r.Machine.Emulated {
+		return ratioTables()
+	}
 	udp := func(size string) []column {
 		p := "udp" + size + "_"
 		return []column{
@@ -169,12 +172,62 @@ func textReport(r *result, paths []path) string {
 	for _, e := range r.Errors {
 		fmt.Fprintf(&b, "\nERROR %s\n", e)
 	}
-	b.WriteString("\n× wg and × vxlan are ratios to wireguard-go and to the bridged kernel vxlan, within each repetition.\n")
+	if !r.Machine.Emulated {
+		b.WriteString("\n× wg and × vxlan are ratios to wireguard-go and to the bridged kernel vxlan, within each repetition.\n")
+	}
+	if len(r.NotHere) > 0 {
+		b.WriteString("\n" + r.notHere())
+	}
+	if r.beside != nil {
+		fmt.Fprintf(&b, "\n\nWith a kernel that has all modules\n\n%s%s", r.beside.heading(), besideReport(r.beside))
+	}
+	return b.String()
+}
+
+// notHere has a line for each path that could not be measured.
+func (r *result) notHere() string {
+	var b strings.Builder
+	for _, a := range r.NotHere {
+		fmt.Fprintln(&b, a)
+	}
+	return b.String()
+}
+
+// markdownRows writes a grid.
+func markdownRows(b *strings.Builder, rows [][]string) {
+	for i, row := range rows {
+		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			b.WriteString("|---|" + strings.Repeat("---:|", len(row)-1) + "\n")
+		}
+	}
+}
+
+// emulatedTable is markdownReport's for an emulated machine.
+func emulatedTable(r *result) string {
+	var b strings.Builder
+	t := table{columns: []column{
+		times("TCP × kernel vxlan", refKernel, tcp1Fwd), times("× wireguard-go", refPeer, tcp1Fwd),
+		times("× weave sleeve AES", refSealed, tcp1Fwd), times("64 B UDP × kernel vxlan", refKernel, "udp64_"+fullPPS),
+		times("ping × kernel vxlan", refKernel, idleP50), times("CPU s/GB × kernel vxlan", refKernel, cpuPerGB),
+	}}
+	for i, mtu := range r.Options.MTUs {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		fmt.Fprintf(&b, "Underlay MTU %d:\n\n", mtu)
+		markdownRows(&b, grid(r, t, mtu, r.paths()))
+	}
+	b.WriteString("\n" + r.heading())
 	return b.String()
 }
 
 // markdownReport is the short table for a README: one row a path.
 func markdownReport(r *result, paths []path, name string) string {
+	image := fmt.Sprintf("\n![Throughput, packet rate, round trip and cost of each path](bench/results/%s.svg)\n", name)
+	if r.Machine.Emulated {
+		return emulatedTable(r) + image
+	}
 	t := table{}
 	for i, mtu := range r.Options.MTUs {
 		at := func(c column) column {
@@ -188,14 +241,8 @@ func markdownReport(r *result, paths []path, name string) string {
 	t.columns = append(t.columns,
 		median("64 B UDP, 1000/s", "udp64_"+fullPPS, 1e-3, 0), median("ping µs", idleP50, 1, 0),
 		median("ping beside TCP µs", loadP50, 1, 0), median("CPU s/GB", cpuPerGB, 1, 2), median("RSS MiB", rss, 1, 0))
-	rows := grid(r, t, r.Options.MTUs[0], paths)
 	var b strings.Builder
-	for i, row := range rows {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
-		if i == 0 {
-			b.WriteString("|---|" + strings.Repeat("---:|", len(row)-1) + "\n")
-		}
-	}
+	markdownRows(&b, grid(r, t, r.Options.MTUs[0], paths))
 	b.WriteString("\n" + r.heading())
 	for _, t := range congestionTables(r) {
 		for i, row := range grid(r, t, r.Options.MTUs[0], paths) {
@@ -207,8 +254,11 @@ func markdownReport(r *result, paths []path, name string) string {
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(&b, "\n![Throughput, packet rate, round trip and cost of each path](bench/results/%s.svg)\n", name)
-	return b.String()
+	b.WriteString(r.notHere())
+	if r.beside != nil {
+		b.WriteString("\nThe same with a kernel that has all modules, emulated:\n\n" + emulatedTable(r.beside))
+	}
+	return b.String() + image
 }
 
 // finite replaces what JSON and a plot cannot show.

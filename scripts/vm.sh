@@ -13,6 +13,6 @@ export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin CGO_ENABLED=0
 
 scripts/deps.sh
 kernel=$(scripts/vm-kernel.sh)
-$go build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/weave-vm ./cmd/weave
+$go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(git describe --tags --always --dirty 2>/dev/null || echo dev)" -o bin/weave-vm ./cmd/weave
 $go build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/vmrun ./internal/vm/vmrun
 exec bin/vmrun -kernel "$kernel" -weave bin/weave-vm "$@"

@@ -53,6 +53,9 @@ func (b builder) build(ctx context.Context, reqs []vm.Request) (job vm.Job, err 
 		run := vm.Run{Name: filepath.Base(b.program), Program: inside, Args: b.packages, Dir: vm.SourceDir, Limit: b.each}
 		job.Groups = []vm.Group{{Runs: []vm.Run{run}}}
 	}
+	for _, file := range vm.SplitModules(b.with) {
+		img.File(filepath.Join(vm.BinDir, filepath.Base(file)), file)
+	}
 	text, err := json.Marshal(job)
 	if err != nil {
 		return job, err

@@ -53,6 +53,7 @@ type options struct {
 	short   bool
 	out     string
 	program string
+	with    string
 
 	packages []string // or the program's arguments
 }
@@ -73,6 +74,7 @@ func parse(args []string) (o options, err error) {
 	f.BoolVar(&o.short, "short", false, "as of go test")
 	f.StringVar(&o.out, "out", "", "`directory` for files that tests leave in /out")
 	f.StringVar(&o.program, "program", "", "static `binary` to run with the arguments that follow, instead of tests")
+	f.StringVar(&o.with, "with", "", "further static `binaries` to lay beside weave, commas between")
 	for len(args) > 0 { // flags may follow packages
 		if err := f.Parse(args); err != nil {
 			return o, err
