@@ -74,16 +74,15 @@ func (p *path) take(o beats, now time.Time) {
 }
 
 // run lets time pass until end; it calls seen after each step.
-func (p *path) run(h *heart, now, end time.Time, seen func(time.Time, beats)) {
+func (p *path) run(h *heart, end time.Time, seen func(time.Time, beats)) {
 	for {
-		next := h.due()
-		if len(p.echo) > 0 && p.echo[0].at.Before(next) {
-			next = p.echo[0].at
+		now := h.due()
+		if len(p.echo) > 0 && p.echo[0].at.Before(now) {
+			now = p.echo[0].at
 		}
-		if next.After(end) {
+		if now.After(end) {
 			return
 		}
-		now = next
 		var o beats
 		if len(p.echo) > 0 && !p.echo[0].at.After(now) {
 			b := p.echo[0].b
@@ -110,7 +109,7 @@ func TestNarrowPath(t *testing.T) {
 		}
 		p.mtu = 548 + rng.IntN(egress-28-548)
 		var lowered, found time.Duration
-		p.run(&h, now, now.Add(30*time.Second), func(at time.Time, o beats) {
+		p.run(&h, now.Add(30*time.Second), func(at time.Time, o beats) {
 			if o.down != "" {
 				t.Fatalf("down: %s", o.down)
 			}
@@ -135,7 +134,7 @@ func risen(t *testing.T, p *path, egress int) (heart, time.Time) {
 	h.begin(now)
 	h.receive(beat{kind: beatRequest}, 60, now)
 	up := now
-	p.run(&h, now, now.Add(20*time.Second+time.Duration(p.rng.Int64N(1e9))), func(at time.Time, o beats) { up = at })
+	p.run(&h, now.Add(20*time.Second+time.Duration(p.rng.Int64N(1e9))), func(at time.Time, o beats) { up = at })
 	if h.phase != phaseUp {
 		t.Fatalf("path of %d: %v", p.mtu, h.phase)
 	}
@@ -152,7 +151,7 @@ func TestLossyPath(t *testing.T) {
 			var narrow time.Duration
 			last, small := now, h.limit < testNeed
 			const hour = time.Hour
-			p.run(&h, now, now.Add(hour), func(at time.Time, o beats) {
+			p.run(&h, now.Add(hour), func(at time.Time, o beats) {
 				if o.down != "" {
 					downs++
 					p.take(h.receive(beat{kind: beatRequest}, 60, at), at)

@@ -345,10 +345,7 @@ func waitFor(t *testing.T, cond func() bool, mu sync.Locker) {
 }
 
 // tight is a Path that carries nothing: each frame is too big for it.
-type tight struct {
-	sink
-	s *Switch
-}
+type tight struct{ s *Switch }
 
 func (k *tight) Send(lane int, rt peer.Route, sf *ether.Superframe) {
 	k.s.TooBig(lane, rt, sf.Frame(), 1280)
