@@ -57,12 +57,6 @@ func PseudoSum(src, dst []byte, proto uint8, length int) uint16 {
 	return AddSums(s, fold(uint64(proto)+uint64(length)))
 }
 
-// UpdateChecksum returns the checksum field check after one 16-bit word that it
-// covers changed from before to after (RFC 1624 §3, equation 3).
-func UpdateChecksum(check, before, after uint16) uint16 {
-	return ^fold(uint64(^check) + uint64(^before) + uint64(after))
-}
-
 // FinishChecksum completes in place the checksum that off leaves undone: it sums
 // frame from CsumStart to its end, over the pseudo-header sum already in the field.
 // A frame that needs none is left as it is. For a superframe see [Segmenter]: its

@@ -42,12 +42,6 @@ func (h Header) Dst() MAC { return MAC(h[0:6]) }
 // Src returns the source address, bytes 6 to 11.
 func (h Header) Src() MAC { return MAC(h[6:12]) }
 
-// SetDst overwrites the destination address.
-func (h Header) SetDst(m MAC) { copy(h[0:6], m[:]) }
-
-// SetSrc overwrites the source address.
-func (h Header) SetSrc(m MAC) { copy(h[6:12], m[:]) }
-
 // IPv4 is a view of a packet that begins with an IPv4 header (RFC 791 §3.1). Its
 // methods panic on fewer than IPv4HeaderLen bytes.
 type IPv4 []byte
@@ -161,9 +155,6 @@ func (t TCP) Flags() TCPFlags { return TCPFlags(t[13]) }
 
 // SetFlags leaves the checksum to the caller.
 func (t TCP) SetFlags(f TCPFlags) { t[13] = byte(f) }
-
-// Checksum returns the checksum field.
-func (t TCP) Checksum() uint16 { return be.Uint16(t[16:]) }
 
 // SetChecksum overwrites the checksum field.
 func (t TCP) SetChecksum(c uint16) { be.PutUint16(t[16:], c) }
