@@ -12,7 +12,7 @@
 //	          peer are admitted (its receive side is armed)
 //	Start     both ends say hello over the control connection; heartbeats begin
 //	up        three heartbeats of the full MTU were answered: MACs may be steered
-//	down      none was answered for 1.75 s, or the backend says why there is no way
+//	down      none was answered for 1.2 s, or the backend says why there is no way
 //	Close     a path that was up lingers: the kernel goes on for LingerTime, so
 //	          that a peer's new daemon finds its traffic where it was
 //

@@ -47,6 +47,13 @@ func NeedModule(t TB, name string) {
 	}
 }
 
+// HasModule reports what NeedModule asks. It is for tests that run elsewhere for other
+// reasons too.
+func HasModule(t TB, name string) bool {
+	t.Helper()
+	return has(t, name)
+}
+
 // NeedNoModule skips the test where the kernel has the feature. It is for tests of
 // what is done without it.
 func NeedNoModule(t TB, name string) {

@@ -11,6 +11,7 @@
 //
 //	Probing   not proven yet            ── Needed replies in a row ──▶ Up
 //	Up        carries traffic           ── no reply for Timeout ─────▶ Down
+//	            (after Suspect without one it is asked much more often)
 //	Down      failed after it was up    ── back-off over, then Hysteresis replies
 //	                                       in a row ────────────────▶ Up
 //
@@ -48,7 +49,8 @@ type Timing struct {
 	Interval   time.Duration // between requests; 500 ms
 	First      time.Duration // between the first ones, until FirstCount of them; 100 ms
 	FirstCount int           // 10
-	Timeout    time.Duration // without a reply until an Up path is Down; 1.75 s
+	Suspect    time.Duration // without a reply until an Up path is asked every First; 600 ms
+	Timeout    time.Duration // without a reply until an Up path is Down; 1.2 s
 	Needed     int           // replies in a row for the first Up; 3
 	Hysteresis int           // replies in a row for Up after a failure; 10
 	BackoffMin time.Duration // after the first failure; 10 s
@@ -64,7 +66,10 @@ func (t *Timing) fill() {
 	}
 	def(&t.Interval, 500*time.Millisecond)
 	def(&t.First, 100*time.Millisecond)
-	def(&t.Timeout, 1750*time.Millisecond)
+	def(&t.Suspect, 600*time.Millisecond)
+	// TCP tries again 1.4 s after something was lost for the first time, and then not
+	// before 3 s: by then the traffic has to have moved.
+	def(&t.Timeout, 1200*time.Millisecond)
 	def(&t.BackoffMin, 10*time.Second)
 	def(&t.BackoffMax, 5*time.Minute)
 	def(&t.Settled, time.Minute)
@@ -97,8 +102,8 @@ type Machine struct {
 
 	state     State
 	since     time.Time // entered state
-	next      time.Time // of the next request
-	seq       uint32    // of the last request sent
+	sent      time.Time // of the last request
+	seq       uint32    // of that request
 	replied   uint32    // highest request answered
 	lastReply time.Time
 	row       int           // replies in a row; a lost request ends it
@@ -110,7 +115,7 @@ type Machine struct {
 // New makes a Machine that starts probing at now.
 func New(t Timing, now time.Time) *Machine {
 	t.fill()
-	return &Machine{timing: t, since: now, next: now}
+	return &Machine{timing: t, since: now}
 }
 
 // State returns where the path stands and since when.
@@ -125,35 +130,56 @@ func (m *Machine) Failures() (n int, retry time.Time) { return m.failures, m.unt
 
 // Wake is when Tick has to be called at the latest.
 func (m *Machine) Wake() time.Time {
+	due := m.due()
 	if m.state == Up {
-		if t := m.lastReply.Add(m.timing.Timeout); t.Before(m.next) {
+		if t := m.lastReply.Add(m.timing.Timeout); t.Before(due) {
 			return t
 		}
 	}
-	return m.next
+	return due
+}
+
+// due is when the next request is.
+func (m *Machine) due() time.Time {
+	soon, usual := m.sent.Add(m.timing.First), m.sent.Add(m.timing.Interval)
+	switch {
+	case m.seq == 0:
+		return m.since
+	case m.state == Probing && int(m.seq) <= m.timing.FirstCount:
+		return soon
+	case m.state != Up:
+		return usual
+	}
+	if doubt := m.lastReply.Add(m.timing.Suspect); doubt.After(soon) {
+		soon = doubt
+	}
+	if soon.Before(usual) {
+		return soon
+	}
+	return usual
 }
 
 // Tick moves time on. send asks for a request with number seq now; changed says that
-// the state did.
+// the state did. A Tick that comes a whole interval late says that this host was held
+// up: nothing was asked in that time, so that no answer does not tell against the path.
 func (m *Machine) Tick(now time.Time) (send bool, seq uint32, changed bool) {
+	if late := now.Sub(m.due()); m.state == Up && late >= m.timing.Interval {
+		if m.lastReply = m.lastReply.Add(late); m.lastReply.After(now) {
+			m.lastReply = now
+		}
+	}
 	if m.state == Up && now.Sub(m.lastReply) >= m.timing.Timeout {
 		m.fail(now)
 		changed = true
 	}
-	if now.Before(m.next) {
+	if now.Before(m.due()) {
 		return false, 0, changed
 	}
 	if m.seq != m.replied {
 		m.row = 0 // the last request was lost, or is late
 	}
 	m.seq++
-	interval := m.timing.Interval
-	if m.state == Probing && int(m.seq) <= m.timing.FirstCount {
-		interval = m.timing.First
-	}
-	if m.next = m.next.Add(interval); !m.next.After(now) {
-		m.next = now.Add(interval) // we were held up
-	}
+	m.sent = now
 	return true, m.seq, changed
 }
 

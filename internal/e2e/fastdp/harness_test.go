@@ -98,30 +98,35 @@ func (s *site) stream(o *site) *stream {
 	return st
 }
 
+// stop ends the stream. What has been overtaken, as by frames that change to a faster
+// path, is not lost.
 func (st *stream) stop() (gap time.Duration, lost int, dup bool) {
 	st.cancel()
 	<-st.done
 	var last float64
-	var lastSeq int
+	first, newest, seen := 0, 0, map[int]bool{}
 	for line := range strings.Lines(st.out.String()) {
 		var at float64
 		if _, err := fmt.Sscanf(line, "[%f]", &at); err != nil {
 			continue
 		}
-		dup = dup || strings.Contains(line, "DUP!")
-		_, rest, _ := strings.Cut(line, "icmp_seq=")
+		_, rest, ok := strings.Cut(line, "icmp_seq=")
 		seq, _, _ := strings.Cut(rest, " ")
-		n, _ := strconv.Atoi(seq)
-		if lastSeq != 0 && n > lastSeq+1 {
-			lost += n - lastSeq - 1
+		n, err := strconv.Atoi(seq)
+		if !ok || err != nil || strings.Contains(line, "nreachable") {
+			continue
 		}
-		lastSeq = n
+		dup = dup || strings.Contains(line, "DUP!")
+		if len(seen) == 0 {
+			first = n
+		}
+		newest, seen[n] = max(newest, n), true
 		if last != 0 {
 			gap = max(gap, time.Duration((at-last)*float64(time.Second)))
 		}
 		last = at
 	}
-	return gap, lost, dup
+	return gap, max(0, newest-first+1-len(seen)), dup
 }
 
 // vxlanPackets reads how many packets left through the kernel path.

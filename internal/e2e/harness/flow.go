@@ -7,26 +7,37 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"weave/internal/testnet"
 )
 
-// Flow is a TCP stream of at most 16 MB/s that goes on until the test ends.
+// Flow is a TCP stream that goes on until the test ends.
 type Flow struct {
 	Bytes atomic.Int64 // received until now
 
 	last atomic.Int64 // Unix nanoseconds
 	gap  atomic.Int64 // longest time without bytes since Reset, nanoseconds
 	stop atomic.Bool
+	end  func()
 }
 
-// StartFlow starts a stream from a to b, whose container has the address to.
+// StartFlow starts a stream of at most 16 MB/s from a to b, whose container has the
+// address to.
 func StartFlow(t testing.TB, a, b *Site, to netip.Addr) *Flow {
 	t.Helper()
+	return FlowBetween(t, a.Box, b.Box, to, 64<<10)
+}
+
+// FlowBetween starts a stream from a namespace to another that has the address to: at
+// most 250 times block bytes a second.
+func FlowBetween(t testing.TB, from, in *testnet.Namespace, to netip.Addr, block int) *Flow {
+	t.Helper()
 	var l net.Listener
-	if err := b.Box.Do(func() (err error) { l, err = net.Listen("tcp", netip.AddrPortFrom(to, 0).String()); return err }); err != nil {
+	if err := in.Do(func() (err error) { l, err = net.Listen("tcp", netip.AddrPortFrom(to, 0).String()); return err }); err != nil {
 		t.Fatal(err)
 	}
 	var c net.Conn
-	if err := a.Box.Do(func() (err error) { c, err = net.DialTimeout("tcp", l.Addr().String(), 5*time.Second); return err }); err != nil {
+	if err := from.Do(func() (err error) { c, err = net.DialTimeout("tcp", l.Addr().String(), 5*time.Second); return err }); err != nil {
 		t.Fatal(err)
 	}
 	f := &Flow{}
@@ -34,20 +45,24 @@ func StartFlow(t testing.TB, a, b *Site, to netip.Addr) *Flow {
 	var wg sync.WaitGroup
 	wg.Go(func() { f.receive(l) })
 	wg.Go(func() {
-		for block := make([]byte, 64<<10); !f.stop.Load(); time.Sleep(4 * time.Millisecond) {
+		for block := make([]byte, block); !f.stop.Load(); time.Sleep(4 * time.Millisecond) {
 			if _, err := c.Write(block); err != nil {
 				return
 			}
 		}
 	})
-	t.Cleanup(func() {
+	f.end = sync.OnceFunc(func() {
 		f.stop.Store(true)
 		c.Close()
 		l.Close()
 		wg.Wait()
 	})
+	t.Cleanup(f.end)
 	return f
 }
+
+// Stop ends the stream before the test ends.
+func (f *Flow) Stop() { f.end() }
 
 func (f *Flow) receive(l net.Listener) {
 	c, err := l.Accept()
