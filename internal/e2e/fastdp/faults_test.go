@@ -22,7 +22,7 @@ func joined(t *testing.T, args ...string) (*testnet.Lab, *site, *site) {
 // gap and without duplicates.
 func TestBlockedUnderTraffic(t *testing.T) {
 	t.Parallel()
-	each(t, "cage", func(t *testing.T, k kind) {
+	each(t, "", func(t *testing.T, k kind) {
 		_, a, b := k.joined(t)
 		for _, at := range []struct {
 			name  string

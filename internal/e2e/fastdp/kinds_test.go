@@ -59,7 +59,7 @@ func (k kind) flags(t *testing.T, more ...string) []string {
 	t.Helper()
 	out := append([]string{}, k.args...)
 	if k.sealed {
-		out = append(out, "--password-file="+passwordFile(t))
+		out = append(out, "--password-file="+harness.PasswordFile(t, harness.Password))
 	}
 	return append(out, more...)
 }
@@ -85,7 +85,7 @@ func (k kind) joined(t *testing.T, more ...string) (*testnet.Lab, *site, *site) 
 func (k kind) settled(t *testing.T, a, b *site) {
 	t.Helper()
 	on(t, "fastdp", k.limit(), a, b)
-	within(t, k.limit(), "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+	harness.Within(t, k.limit(), "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
 	if got := a.why("b"); len(got.Candidates) == 0 || !usesBackend(got, k.name) {
 		t.Fatalf("not on %s: %+v", k.name, got)
 	}
@@ -101,5 +101,5 @@ func usesBackend(w api.Why, name string) bool {
 // flow is a TCP stream between the containers, of a megabyte a second.
 func (s *site) flow(o *site) *harness.Flow {
 	s.t.Helper()
-	return harness.FlowBetween(s.t, s.box, o.box, o.in4, 4<<10)
+	return harness.FlowBetween(s.t, s.Box, o.Box, o.In4, 4<<10)
 }
