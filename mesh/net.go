@@ -12,8 +12,9 @@ import (
 )
 
 // SystemNet is the host's network. Its connections send small messages at once
-// (TCP_NODELAY is Go's default), and the kernel gives up on one after DeadAfter
-// without acknowledgement.
+// (TCP_NODELAY is Go's default) and, where packets are lost, repeat them after the same
+// short time again and again, as is fair while few are under way. The kernel gives up
+// on a connection after DeadAfter without acknowledgement.
 func SystemNet() Net { return systemNet{} }
 
 type systemNet struct{}
@@ -21,7 +22,7 @@ type systemNet struct{}
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: HeartbeatEvery, Interval: HeartbeatEvery, Count: 3}
 
 func (systemNet) Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
-	c := net.ListenConfig{KeepAliveConfig: keepAlive, Control: setUserTimeout}
+	c := net.ListenConfig{KeepAliveConfig: keepAlive, Control: setOptions}
 	c.SetMultipathTCP(false) // its sockets don't share a port with others
 	host := ""
 	if addr.Addr().IsValid() {
@@ -39,7 +40,7 @@ func (systemNet) Listen(ctx context.Context, addr netip.AddrPort) (net.Listener,
 }
 
 func (systemNet) Dial(ctx context.Context, from, to netip.AddrPort) (net.Conn, error) {
-	d := net.Dialer{KeepAliveConfig: keepAlive, Control: setUserTimeout}
+	d := net.Dialer{KeepAliveConfig: keepAlive, Control: setOptions}
 	bind := netip.IPv6Unspecified()
 	if to.Addr().Is4() {
 		bind = netip.IPv4Unspecified()
@@ -50,7 +51,7 @@ func (systemNet) Dial(ctx context.Context, from, to netip.AddrPort) (net.Conn, e
 	if from.Port() != 0 {
 		d.Control = func(network, address string, c syscall.RawConn) error {
 			share(c)
-			return setUserTimeout(network, address, c)
+			return setOptions(network, address, c)
 		}
 	}
 	if from.Port() != 0 || !bind.IsUnspecified() {
@@ -72,11 +73,16 @@ func (systemNet) Resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-// setUserTimeout bounds how long written data may stay unacknowledged; accepted
-// connections inherit it from the listener (tcp(7)).
-func setUserTimeout(_, _ string, c syscall.RawConn) error {
+// setOptions prepares a socket for a network that loses packets; accepted connections
+// inherit all of it from the listener. A kernel that refuses one leaves us the
+// heartbeats, and its own longer waits.
+func setOptions(_, _ string, c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) {
-		// A kernel that refuses it leaves us the heartbeats.
+		// How long written data may stay unacknowledged (tcp(7)).
 		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(DeadAfter/time.Millisecond))
+		// The wait of a stream with less than four packets under way doubles from the
+		// seventh repetition on only (Documentation/networking/tcp-thin.rst). Congestion
+		// control that keeps no threshold, such as BBR, makes the kernel ignore it.
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_THIN_LINEAR_TIMEOUTS, 1)
 	})
 }

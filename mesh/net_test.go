@@ -2,15 +2,17 @@ package mesh_test
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"weave/crypto/handshake"
 	"weave/mesh"
 	"weave/mesh/overlay"
 	"weave/mesh/overlay/overlaytest"
-
-	"weave/crypto/handshake"
 )
 
 // Two routers on the real network of this host.
@@ -78,5 +80,40 @@ func TestSystemResolve(t *testing.T) {
 	addrs, err := mesh.SystemNet().Resolve(t.Context(), "localhost")
 	if err != nil || len(addrs) == 0 || !addrs[0].IsLoopback() {
 		t.Errorf("localhost: %v, %v", addrs, err)
+	}
+}
+
+// Both ends of a connection have the options that help where packets are lost.
+func TestSocketOptions(t *testing.T) {
+	n := mesh.SystemNet()
+	l, err := n.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dialed, err := n.Dial(t.Context(), netip.AddrPort{}, l.Addr().(*net.TCPAddr).AddrPort())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dialed.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	for end, c := range map[string]net.Conn{"dialed": dialed, "accepted": accepted} {
+		rc, err := c.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rc.Control(func(fd uintptr) {
+			for option, want := range map[int]int{
+				unix.TCP_USER_TIMEOUT: int(mesh.DeadAfter.Milliseconds()), unix.TCP_THIN_LINEAR_TIMEOUTS: 1, unix.TCP_NODELAY: 1,
+			} {
+				if got, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, option); got != want || err != nil {
+					t.Errorf("%s: option %d is %d, %v, want %d", end, option, got, err, want)
+				}
+			}
+		})
 	}
 }

@@ -122,9 +122,12 @@ func (r *Router) open(ctx context.Context, to netip.AddrPort) {
 // dialFrom dials from a port of ours, or from another if that is not possible: the
 // same two ends may have been joined a moment ago.
 func (r *Router) dialFrom(ctx context.Context, port uint16, to netip.AddrPort) (net.Conn, error) {
+	if port == 0 {
+		return r.race(ctx, to)
+	}
 	nc, err := r.cfg.Net.Dial(ctx, netip.AddrPortFrom(r.cfg.Host, port), to)
-	if err != nil && port != 0 && (errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EADDRINUSE)) {
-		return r.cfg.Net.Dial(ctx, netip.AddrPortFrom(r.cfg.Host, 0), to)
+	if err != nil && (errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EADDRINUSE)) {
+		return r.race(ctx, to)
 	}
 	return nc, err
 }

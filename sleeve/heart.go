@@ -8,10 +8,10 @@ import (
 // Times and counts of the heartbeat.
 const (
 	beatInterval = 500 * time.Millisecond
-	beatFast     = 100 * time.Millisecond // while a path is being proved
-	fastBeats    = 10                     // so many, then beatInterval
-	proofs       = 3                      // echoes that prove a size
-	settleBeats  = 2                      // what a larger size gets to catch up with a smaller one
+	beatFast     = 50 * time.Millisecond // while a path is being proved
+	fastBeats    = 20                    // so many after the last sign of the peer, then beatInterval
+	proofs       = 3                     // echoes that prove a size
+	settleBeats  = 4                     // what a larger size gets to catch up with a smaller one
 
 	minWait      = 100 * time.Millisecond  // for an echo; twice the round trip time if that is more
 	maxWait      = 2 * time.Second         // and never more than that
@@ -58,7 +58,7 @@ type heart struct {
 	next    time.Time // of the next request, or of the doubt about the last
 	beat    time.Time // of the last request that was not made in doubt
 	echoed  time.Time // when the last echo of any size came
-	beats   int       // requests since this phase began
+	beats   int       // rounds of requests since this phase began, or since a sign of the peer while proving
 	settled int       // beats since a size was proven, while proving
 	heard   bool      // the peer asked since this phase began
 	misses  int       // requests of size limit since the last echo of one
@@ -292,6 +292,15 @@ func (h *heart) searchAsk(ask []int, now time.Time, o *beats) {
 	h.raiseWait = min(2*h.raiseWait, raiseMax)
 }
 
+// again asks for an echo of a size at once after the last one, for as long as it is not
+// proven: a path that works is proven in as many round trips, whatever beatFast is.
+func (h *heart) again(size int, now time.Time, o *beats) {
+	h.beats = 0
+	if i := slices.Index(h.sizes, size); i >= 0 && h.got[i] < proofs {
+		h.ask(size, now, o)
+	}
+}
+
 // ask sends a request of a size.
 func (h *heart) ask(size int, now time.Time, o *beats) {
 	h.number++
@@ -305,7 +314,9 @@ func (h *heart) receive(b beat, size int, now time.Time) (o beats) {
 	}
 	switch b.kind {
 	case beatRequest:
-		h.heard = true
+		if !h.heard {
+			h.heard, h.beats = true, 0
+		}
 		b.kind, b.size = beatReply, uint16(size)
 		o.send = append(o.send, b)
 	case beatReply:
@@ -331,6 +342,7 @@ func (h *heart) echo(b beat, now time.Time, o *beats) {
 	}
 	h.rtt += (delay - h.rtt) / 8
 	if h.phase != phaseUp {
+		h.again(size, now, o)
 		return
 	}
 	if size >= h.limit {

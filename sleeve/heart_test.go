@@ -16,8 +16,10 @@ import (
 //	idle      begin                                   proving   -
 //	proving   tick due                                proving   a request of each usual size
 //	proving   request                                 proving   reply; the peer was heard
+//	proving   reply, the size not proven yet          proving   another request of that size
+//	proving   tick due, no sign of the peer for long  proving   a request of each usual size, more rarely
 //	proving   third reply of the largest, peer heard  up        up
-//	proving   third reply of a smaller size           proving   up after two more beats
+//	proving   third reply of a smaller size           proving   up after four more beats
 //	up        just come up, larger sizes exist        up        search: one step more, and each larger usual size
 //	up        tick due                                up        a request of the size in use
 //	up        tick due, last request not answered     up        and one of each smaller usual size, at once
@@ -137,7 +139,53 @@ func TestHeartTransitions(t *testing.T) {
 				h.reply(1472)
 				return h.reply(1472)
 			},
-			phase: phaseProving, limit: 548,
+			phase: phaseProving, limit: 548, asks: []int{1472},
+		},
+		{
+			name: "proving: the next request follows a reply at once, until the size is proven",
+			run: func(h *hearts) (all beats) {
+				h.h.begin(h.now)
+				h.due()
+				for range 5 {
+					all.send = append(all.send, h.reply(1472).send...)
+				}
+				return all
+			},
+			phase: phaseProving, limit: 548, asks: []int{1472, 1472},
+		},
+		{
+			name: "proving: unheard, requests become rarer",
+			run: func(h *hearts) beats {
+				h.h.begin(h.now)
+				for range fastBeats {
+					h.due()
+				}
+				last := h.now
+				o := h.due()
+				if took := h.now.Sub(last); took != beatInterval {
+					panic(took)
+				}
+				return o
+			},
+			phase: phaseProving, limit: 548, asks: testSizes,
+		},
+		{
+			name: "proving: heard, they become frequent again",
+			run: func(h *hearts) beats {
+				h.h.begin(h.now)
+				for range fastBeats {
+					h.due()
+				}
+				h.request()
+				h.due()
+				last := h.now
+				o := h.due()
+				if took := h.now.Sub(last); took != beatFast {
+					panic(took)
+				}
+				return o
+			},
+			phase: phaseProving, limit: 548, asks: testSizes,
 		},
 		{
 			name: "proving: replies are not enough when the peer was not heard",

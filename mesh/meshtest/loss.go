@@ -6,10 +6,12 @@ import (
 	"time"
 )
 
-// TCP's timers in a lossy network, as Linux has them.
+// TCP's timers in a lossy network, as Linux has them for a stream with few packets
+// under way and TCP_THIN_LINEAR_TIMEOUTS, which mesh.SystemNet sets.
 const (
-	retransmitFirst = 200 * time.Millisecond
-	retransmitMost  = 120 * time.Second
+	retransmitFirst  = 200 * time.Millisecond
+	retransmitLinear = 6 // repetitions until the wait doubles
+	retransmitMost   = 120 * time.Second
 )
 
 // loss decides which packets are lost.
@@ -43,8 +45,12 @@ func (l *loss) lost() bool {
 
 // delay is how long a segment takes with all its repetitions.
 func (l *loss) delay() (d time.Duration) {
-	for wait := retransmitFirst; l.lost(); wait = min(2*wait, retransmitMost) {
+	wait := retransmitFirst
+	for tries := 1; l.lost(); tries++ {
 		d += wait
+		if tries >= retransmitLinear {
+			wait = min(2*wait, retransmitMost)
+		}
 	}
 	return d
 }
