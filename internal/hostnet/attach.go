@@ -38,7 +38,7 @@ const (
 	hostPrefix  = "vethwepl"  // the host end of a container's
 	aliasPrefix = "weave "    // then the container's reference
 	defaultIf   = "ethwe"     // in the container
-	gsoMaxSize  = 59392       // 45 segments and their headers at MTU 1376: a superframe is one UDP GSO send
+	gsoMaxSize  = 65536       // what every path takes whole, and what the kernel's own default is
 	settle      = time.Second // the longest wait for the port to forward
 )
 
@@ -330,8 +330,8 @@ func (a *attacher) setInside(addrs []netip.Prefix) error {
 			return fmt.Errorf("setting MTU %d: %w", a.opts.MTU, err)
 		}
 	}
-	// Kernels that lack one of these ignore or refuse it; the superframe then
-	// takes two sends.
+	// Kernels that lack one of these ignore or refuse it: they have the default,
+	// or a smaller superframe.
 	a.s.nl.LinkSetGSOMaxSize(link, gsoMaxSize)
 	a.s.nl.LinkSetGSOIPv4MaxSize(link, gsoMaxSize)
 	if err := a.s.tune(link.Attrs().Name, addrs); err != nil {

@@ -93,7 +93,7 @@ func TestAttach(t *testing.T) {
 	if out.Alias != "weave "+n.Ref() {
 		t.Errorf("alias is %q", out.Alias)
 	}
-	if in.MTU != 1376 || in.GSOMaxSize != 59392 || (in.GSOIPv4MaxSize != 0 && in.GSOIPv4MaxSize != 59392) {
+	if in.MTU != 1376 || in.GSOMaxSize != 65536 || (in.GSOIPv4MaxSize != 0 && in.GSOIPv4MaxSize != 65536) {
 		t.Errorf("container's end has MTU %d, gso_max_size %d, gso_ipv4_max_size %d", in.MTU, in.GSOMaxSize, in.GSOIPv4MaxSize)
 	}
 	if out.GSOMaxSize != 65536 {

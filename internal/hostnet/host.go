@@ -15,9 +15,11 @@
 //	extern_learn        FDB entries of remote MACs, on the router's ports
 //	ip weave, ip6 weave nftables tables with the rules of an exposed host: rules.go
 //
-// Offloads stay on everywhere. The container's end gets a gso_max_size so that one
-// superframe is one UDP GSO send; the router's TAP must never get one, because the
-// bridge would then segment in software what it forwards to the TAP.
+// Offloads stay on everywhere. The container's end has the largest gso_max_size that
+// needs no segmenting on the way (64 KiB): the kernel path costs per superframe, and
+// user space, which needs two sends for such a one, loses nothing by it. The router's
+// TAP must never get a smaller one, because the bridge would then segment in software
+// what it forwards to the TAP.
 //
 // # Concurrency
 //
