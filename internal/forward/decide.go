@@ -50,7 +50,7 @@ const (
 	NotDropped    Reason = iota
 	DropLinkLocal        // 01:80:c2:00:00:0x: spanning tree, pause, LLDP stay on their link
 	DropLocal            // the bridge has delivered it already
-	DropLoop             // its source MAC moves too often
+	DropLoop             // its source MAC moves too often, or it goes in circles
 	DropNoRoute          // no path to the peer it is for
 	DropNoPeers          // broadcast, and no neighbour to send it to
 	DropBadSource        // source address is a group, or zero

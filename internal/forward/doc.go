@@ -25,7 +25,8 @@
 // from the bridge. A MAC may move at any time, both ways: the newest sighting
 // wins. A MAC that moves more than maxMoves times within moveWindow is the sign
 // of a loop (a second layer-2 path between two hosts): it stays where it is and
-// frames that say otherwise are dropped and counted until the window is over.
+// frames that say otherwise are dropped and counted until the window is over. What
+// circulates in such a loop is dropped and counted, too (see repeats).
 //
 // # Concurrency
 //

@@ -35,7 +35,8 @@ type macSlots struct {
 // macTable maps MAC addresses to peers. Lookups are lock-free and allocate
 // nothing; changes take mu.
 type macTable struct {
-	cur atomic.Pointer[macSlots]
+	cur  atomic.Pointer[macSlots]
+	free atomic.Int64 // until when addresses are not held, see repeats
 
 	mu    sync.Mutex // serialises writers; guards count
 	count int
@@ -123,7 +124,7 @@ func (t *macTable) learnSlow(key uint64, owner peer.Name, now int64) learnResult
 	e := &macEntry{mac: key, owner: owner, windowStart: now}
 	e.seen.Store(now)
 	if old != nil {
-		if now-old.windowStart < moveWindow {
+		if now-old.windowStart < moveWindow && now >= t.free.Load() {
 			if old.moves >= maxMoves {
 				return learnHeld
 			}

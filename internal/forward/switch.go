@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -62,6 +63,7 @@ type Switch struct {
 	macs    *macTable
 	snap    atomic.Pointer[Snapshot]
 	routes  routing
+	repeats repeats
 	events  chan MACEvent
 	lostEvs atomic.Uint64 // events that found the queue full
 	workers []worker
@@ -98,6 +100,7 @@ func New(cfg Config) (*Switch, error) {
 		cfg:     cfg,
 		log:     cfg.Log,
 		macs:    newMACTable(),
+		repeats: repeats{seed: maphash.MakeSeed()},
 		events:  make(chan MACEvent, eventQueue),
 		workers: make([]worker, len(cfg.Ports)),
 	}
@@ -211,6 +214,10 @@ func (s *Switch) fromBridge(q int, sf, spare *ether.Superframe, now int64) {
 	}
 	c.frames.Add(1)
 	c.bytes.Add(uint64(len(frame)))
+	if s.circulates([][]byte{frame}, now) {
+		c.drops[DropLoop].Add(1)
+		return
+	}
 	v := s.Decide(Source{}, ether.MAC(frame[6:12]), ether.MAC(frame[0:6]), now)
 	if v.Drop != NotDropped {
 		c.drops[v.Drop].Add(1)
@@ -248,8 +255,12 @@ func (s *Switch) Receive(lane int, neighbour peer.Name, rt peer.Route, off ether
 	for _, b := range bufs {
 		c.bytes.Add(uint64(len(b)))
 	}
-	head := bufs[0]
-	v := s.Decide(Source{Neighbour: neighbour, Route: rt}, ether.MAC(head[6:12]), ether.MAC(head[0:6]), s.now())
+	head, now := bufs[0], s.now()
+	if s.circulates(bufs, now) {
+		c.drops[DropLoop].Add(1)
+		return
+	}
+	v := s.Decide(Source{Neighbour: neighbour, Route: rt}, ether.MAC(head[6:12]), ether.MAC(head[0:6]), now)
 	if v.Drop != NotDropped {
 		c.drops[v.Drop].Add(1)
 		return
