@@ -70,23 +70,12 @@ func (l *loop) admit(x *candidate) {
 	default:
 		l.drop(old, duplicateError(), true)
 	}
-	if n := l.limitFor(x); n > 0 && len(l.conns) >= n {
-		l.refuse(x, &Error{
-			Reason: ReasonLimit, Text: fmt.Sprintf("connection limit of %d reached at %s", n, l.r.cfg.Name),
-			instead: l.somePeers(maxInstead, x.hello.Name),
-		})
+	if err := l.isFullFor(x); err != nil {
+		l.refuse(x, err)
 		return
 	}
 	l.pin(x)
 	l.welcome(x)
-}
-
-// limitFor is the number of connections at which x has no place; 0: there is none.
-func (l *loop) limitFor(x *candidate) int {
-	if x.hello.Found && !x.outbound {
-		return findLimit(l.r.cfg.ConnLimit)
-	}
-	return l.r.cfg.ConnLimit
 }
 
 // unfit returns why x can't be admitted whoever else is connected, in our words
@@ -238,8 +227,7 @@ func (l *loop) turnedAway(s *socket, err *Error) {
 	level := l.newsLevel(s.attempt, err, slog.LevelWarn)
 	if s.outbound {
 		l.counters.DialFailed++
-		l.maker.Ended(time.Now(), s.attempt, err.outcome(), s.hello.Name, err)
-		l.hint(s, err)
+		l.maker.Ended(time.Now(), s.attempt, l.outcomeOf(s, err), s.hello.Name, err)
 	}
 	switch {
 	case l.ctx.Err() != nil:
@@ -255,14 +243,6 @@ func (l *loop) turnedAway(s *socket, err *Error) {
 		l.r.log.Debug("opening came to nothing", "addr", s.remote, "reason", err.Reason)
 	default:
 		l.refusedInbound(s.remote.Addr(), err)
-	}
-}
-
-// hint tries elsewhere when a target has no room: it may have been the only way into
-// its network.
-func (l *loop) hint(s *socket, err *Error) {
-	if l.r.cfg.Discovery && !s.found && l.topo.Record(s.hello.Name) == nil {
-		l.maker.Hint(time.Now(), err.instead)
 	}
 }
 
@@ -291,22 +271,22 @@ func (l *loop) drop(c *conn, err *Error, tell bool) {
 	} else {
 		c.q.end(nil)
 	}
-	l.maker.Down(time.Now(), c.key, downOutcome(err), err)
-	if c.outbound {
-		l.hint(c.socket, err)
+	o := l.outcomeOf(c.socket, err)
+	if o == dial.Unreachable {
+		o = dial.Failed // it was reachable, whatever happened then
 	}
+	l.maker.Down(time.Now(), c.key, o, err)
 	l.readmit = append(l.readmit, c.challengers...)
 	c.challengers = nil
 	l.logEnd(c, err)
 }
 
-// downOutcome is what the maker makes of the end of an admitted connection; it
-// was reachable, whatever happened then.
-func downOutcome(err *Error) dial.Outcome {
-	if o := err.outcome(); o != dial.Unreachable {
-		return o
+// outcomeOf is what the connection maker makes of the end of a connection.
+func (l *loop) outcomeOf(s *socket, err *Error) dial.Outcome {
+	if err.Reason == ReasonLimit && s.outbound {
+		return l.noRoomOutcome(s, err)
 	}
-	return dial.Failed
+	return err.outcome()
 }
 
 func (l *loop) logEnd(c *conn, err *Error) {
@@ -321,7 +301,7 @@ func (l *loop) logEnd(c *conn, err *Error) {
 	}
 	l.counters.Terminated++
 	level := slog.LevelWarn
-	if err.Reason == ReasonStopping || err.Reason == ReasonShutdown || err.Reason == ReasonReplaced {
+	if err.Reason == ReasonStopping || err.Reason == ReasonLimit || err.Reason == ReasonShutdown || err.Reason == ReasonReplaced {
 		level = slog.LevelInfo
 	}
 	c.log.Log(l.ctx, level, "connection closed", "reason", err.Reason, "err", err, "established", c.wasUp)

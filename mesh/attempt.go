@@ -8,6 +8,7 @@ import (
 
 	"weave/internal/peer"
 	"weave/mesh/dial"
+	"weave/mesh/wire"
 )
 
 // Limits of the parts of an attempt.
@@ -23,8 +24,8 @@ func (l *loop) start(e dial.Effect) {
 		return
 	}
 	l.counters.Dialed++
-	port := l.ask(e)
-	l.tasks.Go(func() { l.r.dial(l.ctx, e, port) })
+	port, room := l.ask(e), l.roomOf(e)
+	l.tasks.Go(func() { l.r.dial(l.ctx, e, port, room) })
 }
 
 func (r *Router) resolve(ctx context.Context, e dial.Effect) {
@@ -43,13 +44,13 @@ func (r *Router) resolve(ctx context.Context, e dial.Effect) {
 }
 
 // dial makes an attempt from a port of ours; 0: any.
-func (r *Router) dial(ctx context.Context, e dial.Effect, port uint16) {
+func (r *Router) dial(ctx context.Context, e dial.Effect, port uint16, room wire.Room) {
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	nc, err := r.dialFrom(dctx, port, e.Dial)
 	cancel()
 	if err == nil {
 		s := r.newSocket(nc, e.Attempt)
-		s.found = !e.Peer.IsZero()
+		s.found, s.hinted, s.room = !e.Peer.IsZero(), e.Hint, room
 		s.serve(ctx, func() {})
 		return
 	}

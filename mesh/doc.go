@@ -30,6 +30,7 @@
 //	unicast.go  messages to one peer, hop by hop
 //	shape.go    the topology, which is a channel of gossip; routes, who is gone
 //	find.go     discovery: which peers to dial, how many, and where they may be
+//	room.go     the connection limit, and that it never closes parts of the network to others
 //	open.go     two peers that can't be dialed dial each other at the same time
 //
 // A message of gossip waits for the writer of each connection merged with what waits

@@ -132,7 +132,8 @@ func FuzzEngine(f *testing.F) {
 	u, _ := wire.Unicast{Hops: 3, Origin: testName(2), Dest: testName(4), Channel: "words", Payload: []byte("x")}.Msg()
 	x, _ := wire.Gossip("unknown", []byte("x"))
 	o, _ := wire.Unicast{Hops: 3, Origin: testName(4), Dest: testName(1), Channel: topologyChannel, Payload: []byte{msgOpen}}.Msg()
-	f.Add(frame(append(seed, g, d, u, x, o, wire.Echo(1))...))
+	o2, _ := wire.Unicast{Hops: 3, Origin: testName(4), Dest: testName(1), Channel: topologyChannel, Payload: append([]byte{msgMeet}, make([]byte, 36)...)}.Msg()
+	f.Add(frame(append(seed, g, d, u, x, o, o2, wire.Echo(1))...))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		b := newBench(t)
 		from := b.conns[0]

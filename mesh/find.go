@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"cmp"
-	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -10,6 +9,7 @@ import (
 
 	"weave/internal/peer"
 	"weave/mesh/dial"
+	"weave/mesh/topo"
 )
 
 // Times and bounds of discovery.
@@ -105,7 +105,7 @@ func (l *loop) want(wishes []wish, n peer.Name, lost bool) []wish {
 		return wishes
 	}
 	h, first := pairHash(l.r.cfg.Name, n)
-	w := wish{Candidate: dial.Candidate{Peer: n, Wait: rand.N(findFirst)}, lost: lost, hash: h}
+	w := wish{Candidate: dial.Candidate{Peer: n, Wait: rand.N(findFirst), Far: lost}, lost: lost, hash: h}
 	if !first && !lost {
 		w.Wait += findSecond
 	}
@@ -114,17 +114,8 @@ func (l *loop) want(wishes []wish, n peer.Name, lost bool) []wish {
 
 // pairHash is the same for both ends of a pair; first is true on one of them.
 func pairHash(self, other peer.Name) (hash uint64, first bool) {
-	a, b := self, other
-	if b.Compare(a) < 0 {
-		a, b = b, a
-	}
-	f := fnv.New64a()
-	f.Write(b.AppendBytes(a.AppendBytes(nil)))
-	hash = f.Sum64()
-	hash ^= hash >> 29 // FNV's high bits change little with the last bytes
-	hash *= 0xbf58476d1ce4e5b9
-	hash ^= hash >> 32
-	return hash, (hash&1 == 0) == (self == a)
+	hash = topo.PairHash(self, other)
+	return hash, (hash&1 == 0) == (self.Compare(other) <= 0)
 }
 
 // addrsOf is where a found peer may be.

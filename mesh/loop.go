@@ -42,6 +42,7 @@ type loop struct {
 	findOld  bool                   // candidates of discovery are to be looked for
 	foundAt  time.Time              // and were last
 	opening  opening
+	room     room
 
 	viewOld   bool               // OnChange is due
 	known     map[peer.Name]Peer // of the last view
@@ -51,15 +52,15 @@ type loop struct {
 
 func newLoop(r *Router) *loop {
 	l := &loop{
-		r: r,
-		maker: dial.New(dial.Config{
-			Port: r.cfg.Port, Limit: r.cfg.ConnLimit, FindLimit: findLimit(r.cfg.ConnLimit), Rand: rand.Float64,
-		}),
+		r:     r,
 		conns: map[uint64]*conn{}, peers: map[peer.Name]*conn{}, lost: map[peer.Name]lostPeer{},
 		counters: Counters{InboundRefused: map[Reason]uint64{}},
 		channels: r.channels, byName: map[string]*channel{},
 		viewOld: true, opening: opening{asked: map[peer.Name]time.Time{}},
 	}
+	l.maker = dial.New(dial.Config{
+		Port: r.cfg.Port, Limit: r.cfg.ConnLimit, FindLimit: findLimit(r.cfg.ConnLimit), Rand: rand.Float64, Reaches: l.reaches,
+	})
 	l.shape = newShape(l)
 	l.channels[0].ch = l.shape
 	for _, ch := range l.channels {

@@ -67,11 +67,14 @@ func (l *loop) ask(e dial.Effect) uint16 {
 
 // OnUnicast implements gossip.Channel: a peer asks to open.
 func (s *shape) OnUnicast(from peer.Name, msg []byte) error {
-	if len(msg) == 0 || msg[0] != msgOpen {
-		return topo.ErrMessage
+	switch {
+	case len(msg) > 0 && msg[0] == msgOpen:
+		s.l.open(from, time.Now())
+		return nil
+	case len(msg) > 0 && msg[0] == msgMeet:
+		return s.l.meet(msg[1:], time.Now())
 	}
-	s.l.open(from, time.Now())
-	return nil
+	return topo.ErrMessage
 }
 
 // open dials a peer that asked, if we would like a connection to it.

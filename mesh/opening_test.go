@@ -76,7 +76,7 @@ func TestOpeningIsBounded(t *testing.T) {
 	if n := tried(testName(i), later.Add(openEvery/2)); n != 0 || len(b.opening.asked) > maxAsked {
 		t.Errorf("%d dials while %d others ask", n, len(b.opening.asked))
 	}
-	for _, msg := range [][]byte{nil, {}, {2}, {0, 1}} {
+	for _, msg := range [][]byte{nil, {}, {9}, {0, 1}, {msgMeet}, {msgMeet, 1, 2}, make([]byte, 18), append([]byte{msgMeet}, make([]byte, 5*18)...)} {
 		if err := b.OnUnicast(testName(i), msg); !errors.Is(err, topo.ErrMessage) {
 			t.Errorf("%x: error %v", msg, err)
 		}

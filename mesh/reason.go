@@ -91,6 +91,8 @@ func (e *Error) outcome() dial.Outcome {
 		return dial.Duplicate
 	case ReasonUnreachable:
 		return dial.Unreachable
+	case ReasonLimit:
+		return dial.NoRoom
 	}
 	return dial.Failed
 }

@@ -79,7 +79,7 @@ func signKey(static *handshake.StaticKey) (ed25519.PrivateKey, error) {
 
 func newShape(l *loop) *shape {
 	r := l.r
-	return &shape{l: l, mutes: map[peer.Name]mute{}, announceGap: announceMin, topo: topo.New(topo.Config{
+	return &shape{l: l, now: &topo.Routes{}, mutes: map[peer.Name]mute{}, announceGap: announceMin, topo: topo.New(topo.Config{
 		Name: r.cfg.Name, UID: r.cfg.UID, NickName: r.cfg.NickName, Program: r.cfg.Version,
 		Port: uint16(r.port.Load()), Key: r.sign, Verify: r.verify,
 	})}
@@ -225,6 +225,7 @@ func (s *shape) route(now time.Time) {
 		return
 	}
 	s.now = rt
+	s.l.maker.Rerouted()
 	s.l.r.ways.setVia(rt.Messages)
 	for _, c := range s.l.peers {
 		c.weight = 0
@@ -283,20 +284,20 @@ func printable(text string) string {
 // others know may be behind.
 func (s *shape) routesNow(links map[peer.Name][]overlay.Link) Routes {
 	out := Routes{Unicast: map[peer.Name]peer.Name{}, Broadcast: map[peer.Name][]peer.Name{}, Parent: map[peer.Name]peer.Name{}}
-	if s.now != nil {
+	if s.now.Parent != nil {
 		out.Parent = s.now.Parent
-		for to, via := range s.now.Unicast {
-			if links[via] != nil {
-				out.Unicast[to] = via
-			}
+	}
+	for to, via := range s.now.Unicast {
+		if links[via] != nil {
+			out.Unicast[to] = via
 		}
-		for origin, hops := range s.now.Broadcast {
-			if slices.ContainsFunc(hops, func(n peer.Name) bool { return links[n] == nil }) {
-				hops = slices.DeleteFunc(slices.Clone(hops), func(n peer.Name) bool { return links[n] == nil })
-			}
-			if len(hops) > 0 {
-				out.Broadcast[origin] = hops
-			}
+	}
+	for origin, hops := range s.now.Broadcast {
+		if slices.ContainsFunc(hops, func(n peer.Name) bool { return links[n] == nil }) {
+			hops = slices.DeleteFunc(slices.Clone(hops), func(n peer.Name) bool { return links[n] == nil })
+		}
+		if len(hops) > 0 {
+			out.Broadcast[origin] = hops
 		}
 	}
 	for n := range links { // of whom others don't know yet
@@ -308,13 +309,14 @@ func (s *shape) routesNow(links map[peer.Name][]overlay.Link) Routes {
 }
 
 // somePeers returns addresses of up to n peers, for one that is turned away here:
-// of some drawn at random those with the fewest connections.
+// of some drawn at random those that have room, then those that can make some, then
+// those with the fewest connections.
 func (s *shape) somePeers(n int, not peer.Name) (out []netip.AddrPort) {
 	names := slices.DeleteFunc(s.topo.Names(), func(p peer.Name) bool { return p == not || p == s.l.r.cfg.Name })
 	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	names = names[:min(len(names), 4*n)]
 	slices.SortStableFunc(names, func(a, b peer.Name) int {
-		return cmp.Compare(s.topo.Record(a).Len(), s.topo.Record(b).Len())
+		return cmp.Or(cmp.Compare(s.fullness(a), s.fullness(b)), cmp.Compare(s.topo.Record(a).Len(), s.topo.Record(b).Len()))
 	})
 	for _, name := range names {
 		if c := s.l.peers[name]; c != nil && c.listen().IsValid() {
@@ -327,6 +329,17 @@ func (s *shape) somePeers(n int, not peer.Name) (out []netip.AddrPort) {
 		}
 	}
 	return out
+}
+
+// fullness is 0 for a peer with room, less than 2 for one that can make some.
+func (s *shape) fullness(n peer.Name) int {
+	switch {
+	case !s.topo.Record(n).Full:
+		return 0
+	case s.l.spareNow().Has(n):
+		return 1
+	}
+	return 2
 }
 
 // errKey reports a hello without a usable key for topology records.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +48,9 @@ type socket struct {
 	outbound bool
 	attempt  uint64 // of the connection maker; 0: inbound
 	found    bool   // the address came from other peers
-	opened   bool   // we dialed because the other end asked, and that is inbound
+	hinted   bool   // the address came from a peer that had no room
+	room     wire.Room
+	opened   bool // we dialed because the other end asked, and that is inbound
 	local    netip.AddrPort
 	remote   netip.AddrPort
 	trusts   bool // we trust them
@@ -163,7 +166,7 @@ func (s *socket) handshake() *Error {
 // greet exchanges hellos.
 func (s *socket) greet(in *reader) *Error {
 	h := s.r.hello()
-	h.Trusts, h.Found = s.trusts, s.found
+	h.Trusts, h.Found, h.Room = s.trusts, s.found, s.room
 	m, err := h.Msg()
 	if err == nil {
 		err = s.q.push(m)
@@ -187,6 +190,23 @@ func (s *socket) greet(in *reader) *Error {
 		return &Error{Reason: ReasonProtocol, Err: err}
 	}
 	s.uid, s.mark = wire.ConnUID(h.ConnID, s.hello.ConnID), s.sign.Mark()
+	if s.room != 0 { // it is likely to be refused, and until then nobody is to hear of it
+		return s.welcomed(in)
+	}
+	return nil
+}
+
+// welcomed waits for the first message after the hello, which says whether the other end
+// has let us in; the next is in.next.
+func (s *socket) welcomed(in *reader) *Error {
+	m, err := in.next()
+	if err != nil {
+		return s.readError(err)
+	}
+	if m.Tag == wire.TagClose {
+		return s.closeError(m.Body)
+	}
+	in.held = &wire.Msg{Tag: m.Tag, Body: slices.Clone(m.Body)}
 	return nil
 }
 
@@ -354,12 +374,18 @@ type reader struct {
 	buf []byte // one record, in place
 	asm wire.Assembler
 
+	held *wire.Msg // taken before its time; nil: none
+
 	heard   float64 // bytes of gossip not yet forgotten at gossipRate
 	heardAt time.Time
 }
 
 // next blocks for the next message; its body is valid until the call after.
 func (r *reader) next() (wire.Msg, error) {
+	if m := r.held; m != nil {
+		r.held = nil
+		return *m, nil
+	}
 	for {
 		var head [wire.LengthLen]byte
 		if _, err := io.ReadFull(r.br, head[:]); err != nil {

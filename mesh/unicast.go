@@ -76,7 +76,7 @@ func (l *loop) unicast(c *conn, m wire.Msg) error {
 		return err
 	}
 	from := c.hello.Name
-	straight := u.Origin == from || l.now == nil || l.now.Unicast[u.Origin] != u.Origin
+	straight := u.Origin == from || l.now.Unicast[u.Origin] != u.Origin
 	switch {
 	case u.Origin == l.r.cfg.Name || !straight:
 		// Our own, or from a neighbour that would have sent it to us itself.

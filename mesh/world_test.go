@@ -41,6 +41,8 @@ type world struct {
 	t    *testing.T
 	net  *meshtest.Net
 	keys map[int]*handshake.StaticKey
+
+	quiet bool // no logs of what failed
 }
 
 func inWorld(t *testing.T, f func(w *world)) {
@@ -148,7 +150,7 @@ func (w *world) start(i int, opts ...option) *node {
 	})
 	w.t.Cleanup(func() {
 		n.stop()
-		if w.t.Failed() {
+		if w.t.Failed() && !w.quiet {
 			w.t.Logf("log of %s:\n%s", cfg.NickName, n.log)
 		}
 	})

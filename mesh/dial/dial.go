@@ -16,7 +16,7 @@
 //	waiting    due, name                resolving  Resolve
 //	waiting    due, literal address     dialing    Dial
 //	waiting    due, served              waiting    nothing until the connection is down
-//	waiting    due, limit reached       waiting    nothing until a connection is down
+//	waiting    due, limit reached       waiting    nothing until a connection is down, but see Full
 //	waiting    connect                  waiting    due now, also after a self or collision
 //	resolving  resolved                 dialing    Dial the first address
 //	resolving  resolved, served         waiting    as above
@@ -65,6 +65,15 @@
 // Hints ([Maker.Hint]) are addresses that a peer gave which had no room for us. They
 // are dialed one after the other until one leads to a connection, and forgotten
 // then, or after a minute.
+//
+// # Full
+//
+// At Config.Limit a target waits, unless nothing leads to the peer there, or nobody
+// knows who is there: then the network may be in parts that are closed to one another,
+// and an attempt over the limit is made (Effect.Over). The caller makes room if it
+// comes to a connection. One such attempt is made at a time, not before overAfter has
+// passed without a new connection, and a while after the one before. The same holds for
+// hints, and for found peers that nothing leads to ([Candidate].Far).
 package dial
 
 import (
@@ -98,6 +107,9 @@ const (
 	maxFinding = 8 // attempts to found peers under way
 	findGap    = 50 * time.Millisecond
 	hintTime   = time.Minute
+
+	overAfter = 2 * time.Second // with as many connections as may be
+	overGap   = time.Second     // between attempts over the limit, half to three halves of it
 )
 
 var (
@@ -117,6 +129,9 @@ type Config struct {
 	// more are made to found peers; 0: no limit.
 	FindLimit int
 	Rand      func() float64 // uniform in [0, 1)
+	// Reaches reports whether some way leads to a peer; nil: to none. When its answers
+	// may have changed, call Maker.Rerouted.
+	Reaches func(peer.Name) bool
 }
 
 // Effect is something to do. Exactly one of Resolve, Find and Dial is set; the
@@ -129,6 +144,8 @@ type Effect struct {
 	Find    peer.Name // peer whose addresses are wanted; to be answered before the next Step
 	Dial    netip.AddrPort
 	Peer    peer.Name // with Dial: the found peer that others say is there; zero: it is none
+	Over    bool      // with Dial: the limit is reached, so another connection must go for this one
+	Hint    bool      // with Dial: the address is a hint
 }
 
 // Conn is a connection that passed all checks, dialed by either end.
@@ -148,6 +165,7 @@ const (
 	Duplicate                  // another connection to that peer stays
 	Self                       // the address is our own
 	Collision                  // the peer there has a name that another peer has
+	NoRoom                     // one of the two ends has no room
 )
 
 type state uint8
@@ -167,10 +185,12 @@ type target struct {
 	direct bool      // given by the user
 	found  peer.Name // zero: it is no found peer
 	rank   int       // of a found peer: lower is dialed first
+	far    bool      // of a found peer: nothing leads to it
 	until  time.Time // of a hint: when it is forgotten; zero: it is no hint
 
 	state   state
 	attempt uint64           // of the effect that is out; 0 while waiting
+	over    bool             // not waiting: the attempt is one over the limit
 	addrs   []netip.AddrPort // dialing: those still to try
 	addr    netip.AddrPort   // dialed last
 	known   []netip.AddrPort // all that it resolved to last
@@ -180,6 +200,8 @@ type target struct {
 	began   time.Time        // the last attempt
 
 	never     bool          // waiting: until connect
+	limited   bool          // waiting: for room
+	crowded   bool          // waiting: the last attempt found no room for us, or here
 	due       time.Time     // waiting: next attempt
 	interval  time.Duration // i of the next delay
 	fastUntil time.Time     // interval <= fastMax until then; zero: never lost
@@ -201,6 +223,7 @@ type Maker struct {
 	peers    map[peer.Name]int      // conns by Peer
 	attempt  uint64                 // last one given out
 	nextFind time.Time              // the next attempt to a found peer
+	nextOver time.Time              // the next attempt over the limit
 
 	changed bool      // since the last Step
 	next    time.Time // what it returned
@@ -289,7 +312,7 @@ func (m *Maker) Connect(now time.Time, texts []string, replace bool) error {
 // reset forgets earlier failures and, since a name may mean another host now,
 // where it led. An attempt under way goes on.
 func (t *target) reset(now time.Time) {
-	t.never, t.err, t.interval, t.fastUntil = false, nil, firstDelay, time.Time{}
+	t.never, t.limited, t.err, t.interval, t.fastUntil = false, false, nil, firstDelay, time.Time{}
 	t.due = now
 	if t.state == waiting {
 		t.peer, t.known, t.seen = peer.Name{}, nil, netip.AddrPort{}
@@ -311,6 +334,7 @@ type Candidate struct {
 	Peer peer.Name
 	Wait time.Duration // before the first attempt
 	Lost bool          // it was connected to us: to be tried often at first, as a target that was lost
+	Far  bool          // nothing leads to it, so that it may have a place that others leave free
 }
 
 // Find replaces the found peers, given in the order of preference. What is known of
@@ -331,7 +355,7 @@ func (m *Maker) Find(now time.Time, peers []Candidate) {
 			}
 			m.targets[s] = t
 		}
-		t.rank = rank
+		t.rank, t.far = rank, c.Far
 	}
 	for s, t := range m.targets {
 		if !t.found.IsZero() && !keep[s] {
@@ -363,6 +387,9 @@ func (m *Maker) Hint(now time.Time, addrs []netip.AddrPort) {
 		m.targets[s] = t
 	}
 }
+
+// Rerouted says that Config.Reaches may answer otherwise than before.
+func (m *Maker) Rerouted() { m.changed = true }
 
 func (m *Maker) count() (n int) {
 	for _, t := range m.targets {

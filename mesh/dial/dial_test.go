@@ -610,7 +610,7 @@ func TestRandomEvents(t *testing.T) {
 
 func checkInvariants(t *rapid.T, w *world) {
 	attempts := map[uint64]bool{}
-	trying := 0
+	trying, over := 0, 0
 	for text, x := range w.m.targets {
 		if (x.state == waiting) != (x.attempt == 0) {
 			t.Fatalf("%s is %v with attempt %d", text, x.state, x.attempt)
@@ -618,12 +618,17 @@ func checkInvariants(t *rapid.T, w *world) {
 		if x.attempt != 0 && attempts[x.attempt] {
 			t.Fatalf("attempt %d twice", x.attempt)
 		}
+		if x.state != waiting && x.over {
+			over++
+			attempts[x.attempt] = true
+			continue
+		}
 		if x.state != waiting {
 			trying++
 			attempts[x.attempt] = true
 			continue
 		}
-		idle := x.never || w.m.serves(x) || errors.Is(x.err, ErrLimit)
+		idle := x.never || w.m.serves(x) || x.limited
 		if !idle && (w.next.IsZero() || w.next.After(x.due)) {
 			t.Fatalf("%s is due at %v, next step at %v", text, x.due, w.next)
 		}
@@ -634,7 +639,7 @@ func checkInvariants(t *rapid.T, w *world) {
 			t.Fatalf("%s waits %v", text, x.due.Sub(w.now))
 		}
 	}
-	if w.m.cfg.Limit > 0 && trying > w.m.cfg.Limit {
-		t.Fatalf("%d attempts at once", trying)
+	if w.m.cfg.Limit > 0 && (trying > w.m.cfg.Limit || over > 1) || w.m.cfg.Limit == 0 && over > 0 {
+		t.Fatalf("%d attempts at once, %d over the limit", trying, over)
 	}
 }

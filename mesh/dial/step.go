@@ -30,7 +30,7 @@ func (m *Maker) Step(now time.Time) (out []Effect, next time.Time) {
 
 func (m *Maker) step(now time.Time) (out []Effect, next time.Time) {
 	room := m.room(m.cfg.Limit)
-	findRoom := min(m.room(m.cfg.FindLimit), maxFinding-m.trying(2))
+	findRoom, finding := m.room(m.cfg.FindLimit), maxFinding-m.trying(2)
 	hinted := m.trying(1) > 0
 	later := func(at time.Time) {
 		if next.IsZero() || at.Before(next) {
@@ -43,23 +43,23 @@ func (m *Maker) step(now time.Time) (out []Effect, next time.Time) {
 			t.attempt = m.newAttempt()
 			out = append(out, m.dialEffect(t))
 			continue
-		case !t.found.IsZero():
-			if findRoom <= 0 || room <= 0 {
-				continue
-			}
-			if now.Before(m.nextFind) {
-				later(m.nextFind)
-				continue
-			}
-			m.nextFind = now.Add(findGap)
-			findRoom--
+		case !t.found.IsZero() && (finding <= 0 || !t.far && min(findRoom, room) <= 0):
+			continue
+		case !t.found.IsZero() && now.Before(m.nextFind):
+			later(m.nextFind)
+			continue
 		case t.class() == 1 && hinted:
 			continue // one after the other, since one will do
-		case room <= 0:
-			t.err = ErrLimit
+		case room <= 0 && !m.mayExceed(now, t, later):
 			continue
 		}
+		if !t.found.IsZero() {
+			m.nextFind = now.Add(findGap)
+			finding--
+			findRoom--
+		}
 		hinted = hinted || t.class() == 1
+		t.over = room <= 0
 		e, ok := m.start(now, t)
 		if ok {
 			room--
@@ -69,6 +69,36 @@ func (m *Maker) step(now time.Time) (out []Effect, next time.Time) {
 		}
 	}
 	return out, next
+}
+
+// mayExceed reports whether an attempt may be made although there is no room, and notes
+// that it is. Later is told when there may be another.
+func (m *Maker) mayExceed(now time.Time, t *target, later func(time.Time)) bool {
+	t.limited = true
+	if m.reaches(t.peer) || len(m.conns) < m.cfg.Limit {
+		return false
+	}
+	for _, o := range m.targets {
+		if o.state != waiting && o.over {
+			return false
+		}
+	}
+	next := m.nextOver
+	for _, c := range m.conns {
+		if at := c.up.Add(overAfter); at.After(next) {
+			next = at
+		}
+	}
+	if now.Before(next) {
+		later(next)
+		return false
+	}
+	m.nextOver = now.Add(overGap/2 + time.Duration(m.cfg.Rand()*float64(overGap)))
+	return true
+}
+
+func (m *Maker) reaches(p peer.Name) bool {
+	return m.cfg.Reaches != nil && !p.IsZero() && m.cfg.Reaches(p)
 }
 
 // due returns the targets with something to do, in order: those of users, hints,
@@ -116,14 +146,12 @@ func (m *Maker) trying(class int) (n int) {
 }
 
 func (m *Maker) dialEffect(t *target) Effect {
-	return Effect{Attempt: t.attempt, Target: t.text, Dial: t.addr, Peer: t.found}
+	return Effect{Attempt: t.attempt, Target: t.text, Dial: t.addr, Peer: t.found, Over: t.over, Hint: t.class() == 1}
 }
 
 // start begins an attempt. It isn't ok when another target dials that address.
 func (m *Maker) start(now time.Time, t *target) (Effect, bool) {
-	if errors.Is(t.err, ErrLimit) {
-		t.err = nil
-	}
+	t.limited, t.crowded = false, false
 	e := Effect{Target: t.text, Resolve: t.host, Port: m.port(t)}
 	if !t.found.IsZero() {
 		e = Effect{Target: t.text, Find: t.found}
@@ -333,8 +361,11 @@ func (m *Maker) Down(now time.Time, key uint64, o Outcome, err error) {
 	delete(m.conns, key)
 	m.countConn(c, -1)
 	for _, t := range m.targets {
-		if t.state == waiting && c.serves(t) {
+		switch {
+		case t.state == waiting && c.serves(t):
 			m.lost(now, t, c, o, err)
+		case t.state == waiting && t.crowded:
+			t.due, t.crowded = now, false
 		}
 	}
 }
@@ -383,6 +414,12 @@ func (m *Maker) end(now time.Time, t *target, o Outcome, p peer.Name, err error)
 		t.due = now.Add(soon)
 	case Self, Collision:
 		t.never, t.err = true, err
+	case NoRoom:
+		t.peer, t.fastUntil, t.crowded = p, time.Time{}, t.over
+		m.fail(now, t, err)
+		if !t.until.IsZero() && m.reaches(p) {
+			delete(m.targets, t.text) // its purpose was to get into that network
+		}
 	default:
 		m.fail(now, t, err)
 	}
@@ -431,6 +468,7 @@ type TargetStatus struct {
 	Err    error          // of the last attempt, nil if there was none
 	Retry  time.Time      // when not Trying: next attempt
 	Never  bool           // no attempt until Connect
+	Peer   peer.Name      // whom it led to last; zero: unknown
 }
 
 // Unserved returns the targets that have no connection, in order of text; found
@@ -441,10 +479,14 @@ func (m *Maker) Unserved() []TargetStatus {
 		if t.state == waiting && m.serves(t) || !t.found.IsZero() && !t.addr.IsValid() {
 			continue
 		}
-		out = append(out, TargetStatus{
+		st := TargetStatus{
 			Text: t.text, Addr: t.addr, Direct: t.direct, Trying: t.state != waiting,
-			Err: t.err, Retry: t.due, Never: t.never,
-		})
+			Err: t.err, Retry: t.due, Never: t.never, Peer: t.peer,
+		}
+		if t.limited {
+			st.Err = ErrLimit
+		}
+		out = append(out, st)
 	}
 	return out
 }

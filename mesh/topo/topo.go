@@ -291,7 +291,7 @@ func (t *Topology) Addrs(of peer.Name) []netip.AddrPort {
 		if !seen.Outbound {
 			at = netip.AddrPortFrom(at.Addr(), e.rec.Port)
 		}
-		if usable(at) {
+		if Usable(at) {
 			witnesses[at]++
 		}
 	}
@@ -301,8 +301,8 @@ func (t *Topology) Addrs(of peer.Name) []netip.AddrPort {
 	return out[:min(len(out), maxAddrs)]
 }
 
-// usable leaves out what can't be another host's address.
-func usable(at netip.AddrPort) bool {
+// Usable leaves out what can't be another host's address.
+func Usable(at netip.AddrPort) bool {
 	a := at.Addr()
 	return at.Port() != 0 && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
 }

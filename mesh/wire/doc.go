@@ -49,6 +49,7 @@
 //	        4 connection id (64 bit)  5 "I trust you" (bool)  6 TCP port it listens on, 0 none
 //	        7 version (text ≤ 64 B)  8 capabilities (map of at most 32: u16 → ≤ 256 B)
 //	        9 "I dialed an address that I had from other peers" (bool)
+//	        10 how much the dialer wants it (u8, bits of Room)
 //	close   1 code (u8)  2 text (≤ 512 B)  3 where to connect instead (≤ 8 of IP address,
 //	        4 or 16 bytes, and port, 2 bytes)
 //	offer   1 ciphers (≤ 8 of u8, not 0)  2 lanes (1..16)  3 paths (≤ 8 of path)

@@ -35,7 +35,24 @@ type Hello struct {
 	Version  string
 	Caps     map[Cap][]byte // those unknown to the receiver are ignored
 	Found    bool           // the sender dialed an address that it had from other peers
+	Room     Room
 }
+
+// Room says how much the sender, which dialed, wants the connection. If it is not zero the
+// sender waits for a first message before it believes that it was let in. Bits unknown to
+// the receiver are ignored.
+type Room uint8
+
+const (
+	// RoomFull: the sender has as many connections as it may have, so that this one is
+	// only for joining two parts of a network: the receiver refuses it if it reaches the
+	// sender.
+	RoomFull Room = 1 << iota
+	// RoomNone: the sender can't let another one go either, and only asks who is there.
+	RoomNone
+	// RoomInsist: the sender was turned away for lack of room before.
+	RoomInsist
+)
 
 // ConnUID is the identity of a connection, equal on both ends: what both chose,
 // joined by XOR.
@@ -51,6 +68,7 @@ type helloBody struct {
 	Version string         `cbor:"7,keyasint,omitempty"`
 	Caps    map[Cap][]byte `cbor:"8,keyasint,omitempty"`
 	Found   bool           `cbor:"9,keyasint,omitempty"`
+	Room    Room           `cbor:"10,keyasint,omitempty"`
 }
 
 // Msg returns h as a message. Text that is too long is cut; capabilities that are
@@ -62,7 +80,7 @@ func (h Hello) Msg() (Msg, error) {
 	name := h.Name.Bytes()
 	b, err := encMode.Marshal(helloBody{
 		Name: name[:], Nick: clip(h.NickName, maxNickName), UID: uint64(h.UID), ConnID: h.ConnID,
-		Trusts: h.Trusts, Port: h.Port, Version: clip(h.Version, maxVersion), Caps: h.Caps, Found: h.Found,
+		Trusts: h.Trusts, Port: h.Port, Version: clip(h.Version, maxVersion), Caps: h.Caps, Found: h.Found, Room: h.Room,
 	})
 	return Msg{TagHello, b}, err
 }
@@ -99,7 +117,7 @@ func ParseHello(b []byte) (Hello, error) {
 	h := Hello{
 		Name: peer.NameFromBytes([peer.NameLen]byte(w.Name)), NickName: clip(w.Nick, maxNickName),
 		UID: peer.UID(w.UID), ConnID: w.ConnID, Trusts: w.Trusts, Port: w.Port,
-		Version: clip(w.Version, maxVersion), Caps: w.Caps, Found: w.Found,
+		Version: clip(w.Version, maxVersion), Caps: w.Caps, Found: w.Found, Room: w.Room,
 	}
 	if h.Name.IsZero() {
 		return Hello{}, fmt.Errorf("hello name: %w", ErrMalformed)
@@ -161,6 +179,7 @@ const (
 	CodeOverflow     Code = 10
 	CodeIncompatible Code = 11
 	CodeForeign      Code = 12 // the address came from peers that don't know the one there
+	CodeNamesake     Code = 13 // a peer further away has that name
 )
 
 // Close is the last message of a connection.

@@ -40,7 +40,7 @@ func goldens(t testing.TB) []golden {
 	return []golden{
 		{"hello, least", Hello{Name: name(t, "::1"), UID: 1},
 			"a301460000000000010301" + "0400"},
-		{"hello, full", Hello{
+		{"hello, most", Hello{
 			Name: name(t, "02:aa:bb:cc:dd:ee"), NickName: "h2", UID: 0x1122334455667788, ConnID: 0xffffffffffffffff,
 			Trusts: true, Port: 6783, Version: "1.2.3", Caps: map[Cap][]byte{1: {1}, 300: {}},
 		}, "a8" + "014602aabbccddee" + "02626832" + "031b1122334455667788" + "041bffffffffffffffff" + "05f5" + "06191a7f" + "0765312e322e33" + "08a2014101" + "19012c40"},
@@ -50,6 +50,7 @@ func goldens(t testing.TB) []golden {
 			netip.MustParseAddrPort("192.0.2.1:6783"), netip.MustParseAddrPort("[2001:db8::1]:1"),
 		}}, "a2010603" + "8246c00002011a7f" + "52" + "20010db8000000000000000000000001" + "0001"},
 		{"hello, found", Hello{Name: name(t, "::1"), UID: 1, Found: true}, "a401460000000000010301" + "0400" + "09f5"},
+		{"hello, full", Hello{Name: name(t, "::1"), UID: 1, Room: RoomFull | RoomNone}, "a401460000000000010301" + "0400" + "0a03"},
 		{"offer, least", overlay.Offer{Lanes: 1}, "a3018002010380"},
 		{"offer, full", overlay.Offer{
 			Ciphers: []session.Cipher{session.CipherAES, session.CipherChaCha}, Lanes: 16,
