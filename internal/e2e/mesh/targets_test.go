@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,5 +67,84 @@ func TestConnLimit(t *testing.T) {
 	status := s.Daemon.MustWeave("status", "connections")
 	if own := s.IP4.String() + " "; harness.HasLine(status, own) && !harness.HasLine(status, own, "own") {
 		t.Errorf("the own address is a fault:\n%s", status)
+	}
+}
+
+// Targets come and go with the commands, and stay over a restart with --resume: without
+// discovery a host dials them and nobody else. The own addresses among them do no harm.
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	_, sites := harness.NewSites(t, 4)
+	a, b, c, d := sites[0], sites[1], sites[2], sites[3]
+	flags := []string{"--no-discovery", "--password-file", harness.PasswordFile(t, harness.Password)}
+	for _, s := range []*harness.Site{a, c, d} {
+		s.Begin(flags...)
+	}
+	own := []string{b.Via(0), b.Via(1)}
+	b.Begin(append(flags, append(own, a.Via(0))...)...)
+	for _, s := range sites {
+		harness.Within(t, startLimit, "an answer of "+s.Label, s.Ready)
+		s.Attach()
+	}
+	harness.Joined(t, a, b)
+	harness.Meet(t, startLimit, a, b)
+	check := func(when string) {
+		t.Helper()
+		harness.Within(t, startLimit, when+": own addresses are known", func() bool {
+			text := b.MustWeave("status", "connections")
+			return strings.Count(text, "this host's own, retry: never") == 2
+		})
+		b.MustWeave("status", "--check")
+	}
+	check("after launch")
+
+	b.MustWeave("connect", c.Via(1))
+	harness.Joined(t, b, c)
+	harness.Meet(t, startLimit, a, b, c)
+	targets := b.MustWeave("status", "targets")
+
+	for _, end := range []func(){func() { b.Daemon.Stop() }, func() { b.Daemon.Kill9() }} {
+		end()
+		b.Start(append(flags, "--resume")...)
+		if got := b.MustWeave("status", "targets"); got != targets {
+			t.Errorf("targets after --resume:\n%swant:\n%s", got, targets)
+		}
+		t.Logf("--resume: all meet after %v", harness.Meet(t, startLimit, a, b, c))
+		check("after --resume")
+	}
+
+	b.MustWeave("connect", "--replace", d.Via(0), own[1])
+	harness.Joined(t, b, d)
+	harness.Meet(t, startLimit, sites...)
+	b.Daemon.Stop()
+	b.Start(append(flags, "--resume")...)
+	harness.Joined(t, b, d)
+	harness.Meet(t, startLimit, b, d)
+	stays := func(where string, others ...*harness.Site) {
+		t.Helper()
+		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(harness.PollEvery) {
+			for _, o := range others {
+				if _, ok := b.To(o); ok {
+					t.Fatalf("b connects to %s again, which is no target %s", o.Label, where)
+				}
+			}
+		}
+	}
+	stays("since it was replaced", a, c)
+
+	// What is forgotten is not dialed when it is back.
+	b.MustWeave("forget", d.Via(0))
+	d.Daemon.Stop()
+	d.Start(flags...)
+	stays("since it was forgotten", d)
+	if got, want := b.MustWeave("status", "targets"), own[1]+"\n"; got != want {
+		t.Errorf("targets %q, want %q", got, want)
+	}
+	// And a launch without --resume begins anew.
+	b.Daemon.Stop()
+	b.Start(append(flags, a.Via(1))...)
+	harness.Meet(t, startLimit, a, b)
+	if got, want := b.MustWeave("status", "targets"), a.Via(1)+"\n"; got != want {
+		t.Errorf("targets %q, want %q", got, want)
 	}
 }
