@@ -63,7 +63,7 @@ func (c *core) resolve(text string) (peer.Name, error) {
 	names := sortedNames(found)
 	switch {
 	case len(names) == 0 && text != c.nick:
-		return peer.Name{}, refuse(ErrNotFound, "no peer is known as %q", text)
+		return peer.Name{}, refuse(ErrNotFound, "no peer is known as %q: see weave status ipam", text)
 	case len(names) > 1:
 		return peer.Name{}, refuse(ErrNotFound, "several peers are known as %q, name one of %v", text, names)
 	case len(names) == 0:

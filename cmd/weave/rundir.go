@@ -34,8 +34,10 @@ func logPath(runDir string) string { return filepath.Join(runDir, logName) }
 // prepareRunDir makes the directory, or checks that others cannot put a socket of
 // their own there.
 func prepareRunDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("run directory: %w: run as root, or choose another --run-dir", err)
+	} else if err != nil {
+		return fmt.Errorf("run directory: %w: choose another --run-dir", err)
 	}
 	fi, err := os.Stat(dir)
 	if err != nil {

@@ -20,6 +20,9 @@ from here as a tree, and all links as a matrix.`,
   weave topology --json | jq '.peers[] | select(.hops > 1)'`,
 		Args: argCount(0, 0, "none"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON && asDOT {
+				return usage(cmd, "--json and --dot: give one of them")
+			}
 			return a.ask(cmd.Context(), func(ctx context.Context, c *api.Client) error {
 				ps, err := c.Peers(ctx)
 				if err != nil {
@@ -35,6 +38,5 @@ from here as a tree, and all links as a matrix.`,
 	}
 	addJSON(cmd, &asJSON)
 	cmd.Flags().BoolVar(&asDOT, "dot", false, "print the graph for Graphviz")
-	cmd.MarkFlagsMutuallyExclusive("json", "dot")
 	return cmd
 }

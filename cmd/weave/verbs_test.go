@@ -39,6 +39,7 @@ func TestUsageErrors(t *testing.T) {
 		{"connect host2:99999", `"host2:99999": not a peer`},
 		{"connect a/b", "not a peer"},
 		{"forget", "want PEER..."},
+		{"topology --json --dot", "give one of them"},
 		{"attach", "got 0 arguments"},
 		{"attach net:10.2.0.1/16 netns:blue", "an address in the subnet net:10.2.0.0/16"},
 		{"attach net:10.2.0.0/31 netns:blue", "too small"},

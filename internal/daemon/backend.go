@@ -177,6 +177,8 @@ func coded(err error) error {
 		code = api.CodeConflict
 	case errors.Is(err, store.ErrLocked):
 		code = api.CodeConflict
+	case errors.Is(err, store.ErrUnsafeDir):
+		code = api.CodePermission
 	case errors.Is(err, udp.ErrPortInUse), errors.Is(err, unix.EADDRINUSE):
 		code, hint = api.CodeConflict, ": stop what uses it, or choose another --port"
 	case errors.Is(err, unix.EADDRNOTAVAIL):

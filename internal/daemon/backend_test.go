@@ -32,6 +32,7 @@ func TestCoded(t *testing.T) {
 		{tun.ErrPermission, api.CodeFailure, "run as root"}, // never without its errno
 		{fmt.Errorf("%w (%w)", tun.ErrPermission, unix.EPERM), api.CodePermission, "run as root"},
 		{store.ErrLocked, api.CodeConflict, ""},
+		{store.ErrUnsafeDir, api.CodePermission, ""},
 		{udp.ErrPortInUse, api.CodeConflict, "choose another --port"},
 		{os.NewSyscallError("bind", unix.EADDRINUSE), api.CodeConflict, "choose another --port"},
 		{os.NewSyscallError("bind", unix.EADDRNOTAVAIL), api.CodeUsage, "--host"},

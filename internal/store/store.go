@@ -171,6 +171,7 @@ func (s *Store) create() error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("creating state: %w", err)
 	}
+	defer os.Remove(tmp) // is gone unless something failed: a full disk
 	db, err := bbolt.Open(tmp, 0o600, options())
 	if err != nil {
 		return fmt.Errorf("creating state: %w", err)

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -361,4 +363,27 @@ func TestDamage(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out[max(0, len(out)-4000):])
 	}
 	t.Logf("%s", out)
+}
+
+// TestFullDisk has no room for the database: nothing is left of the attempt, and
+// the next one, with room, works.
+func TestFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=16k,mode=700"); err != nil {
+		t.Fatalf("tmpfs: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	if s, err := Open(dir, discard); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("Open on 16 KiB = %v, %v", s, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, tmpName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("half-made file is left: %v", err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1m"); err != nil {
+		t.Fatalf("more room: %v", err)
+	}
+	open(t, dir)
 }
