@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +68,7 @@ type side struct {
 
 	events  []overlay.Event
 	vouched []ether.MAC
+	relayed atomic.Bool
 }
 
 func (s *side) last() (e overlay.Event) {
@@ -100,6 +102,7 @@ func newSideOf(t *testing.T, name peer.Name, more Config) *side {
 		Sealed: more.Sealed, Wanted: more.Wanted, OfferData: more.OfferData,
 		Backend: s.w, Local: name, MTU: 1376, Port: 6784, VNI: 1, Log: slog.New(slog.DiscardHandler),
 		Changed: func() {},
+		Relayed: func(peer.Name) bool { return s.relayed.Load() },
 		Vouched: func(_ peer.Name, macs []ether.MAC) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -265,9 +268,35 @@ func TestLinger(t *testing.T) {
 		if _, ok := a.w.has(nameB); !ok || !a.o.Lingers(nameB) {
 			t.Error("a path that was up does not linger")
 		}
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(time.Second)
 		if _, ok := a.w.has(nameB); ok || a.o.Lingers(nameB) {
 			t.Error("it lingers for ever")
+		}
+
+		connect(t, a, b)
+		time.Sleep(time.Second)
+		a.l.Close()
+		b.l.Close()
+		time.Sleep(LingerShort - time.Millisecond)
+		connect(t, a, b)
+		time.Sleep(lingerLook)
+		if !a.o.Lingers(nameB) {
+			t.Error("it does not linger while the next connection has no path yet")
+		}
+		time.Sleep(LingerTime)
+		if _, ok := a.w.has(nameB); !ok || a.o.Lingers(nameB) {
+			t.Error("it lingers beside the next connection, or that has lost the peer")
+		}
+		a.relayed.Store(true)
+		a.l.Close()
+		b.l.Close()
+		time.Sleep(LingerShort - time.Millisecond)
+		if _, ok := a.w.has(nameB); !ok {
+			t.Error("a path that was up does not linger where others relay")
+		}
+		time.Sleep(200 * time.Millisecond)
+		if _, ok := a.w.has(nameB); ok || a.o.Lingers(nameB) {
+			t.Error("it lingers though others relay")
 		}
 
 		connect(t, a, b)

@@ -25,9 +25,14 @@ const (
 )
 
 // LingerTime is how long the kernel goes on carrying frames to a peer whose
-// connection ended while the path was up. A peer that is gone gets frames for no
-// longer than that.
-const LingerTime = 1750 * time.Millisecond
+// connection ended while the path was up: that was an end of the peer's daemon rather
+// than of its host, whose kernel goes on too. A peer that can be reached in another way
+// gets frames for no longer than LingerShort.
+const (
+	LingerTime  = 10 * time.Second
+	LingerShort = 1750 * time.Millisecond
+	lingerLook  = 500 * time.Millisecond
+)
 
 // vouchEvery is how often a peer is told again of the MACs that are here: well below
 // the time after which a switch forgets one.
@@ -60,6 +65,9 @@ type Config struct {
 	Begin func()
 	// Vouched is told of MACs that a peer says are on its bridge; it does not block.
 	Vouched func(from peer.Name, macs []ether.MAC)
+	// Relayed reports whether others relay frames to a peer that has no connection with
+	// us; it does not block. nil: they never do.
+	Relayed func(peer.Name) bool
 	// Changed is told that what Lingers, or the backend's ports, say may have
 	// changed; it does not block.
 	Changed func()
@@ -77,9 +85,15 @@ type Overlay struct {
 	mu     sync.Mutex
 	links  map[peer.Name]*Link
 	probes map[ether.MAC]*Link // by the source of its heartbeats
-	linger map[peer.Name]*time.Timer
+	linger map[peer.Name]*lingering
 	macs   []ether.MAC // on our bridge; immutable
 	closed bool
+}
+
+// lingering is the time after a connection in which the kernel goes on.
+type lingering struct {
+	timer *time.Timer
+	end   time.Time
 }
 
 var _ overlay.Overlay = (*Overlay)(nil)
@@ -91,7 +105,7 @@ func New(cfg Config) (*Overlay, error) {
 	}
 	return &Overlay{
 		cfg: cfg, be: cfg.Backend, log: cfg.Log,
-		links: map[peer.Name]*Link{}, probes: map[ether.MAC]*Link{}, linger: map[peer.Name]*time.Timer{},
+		links: map[peer.Name]*Link{}, probes: map[ether.MAC]*Link{}, linger: map[peer.Name]*lingering{},
 	}, nil
 }
 
@@ -192,10 +206,10 @@ func (o *Overlay) closedLink(l *Link, wasUp bool) {
 	}
 	// When we stop ourselves the kernel keeps all it has: the next run finds it.
 	if current && wasUp && !o.closed {
-		if t := o.linger[name]; t != nil {
-			t.Stop()
+		if before := o.linger[name]; before != nil {
+			before.timer.Stop()
 		}
-		o.linger[name] = time.AfterFunc(LingerTime, func() { o.endLinger(name) })
+		o.linger[name] = &lingering{time.AfterFunc(LingerShort, func() { o.endLinger(name) }), time.Now().Add(LingerTime)}
 	}
 	keep := !current || wasUp || o.closed || o.linger[name] != nil
 	o.mu.Unlock()
@@ -204,10 +218,17 @@ func (o *Overlay) closedLink(l *Link, wasUp bool) {
 	}
 }
 
-// endLinger ends the time of a path whose connection has not come back.
+// endLinger ends the time of a path whose connection has not come back, if it is over.
 func (o *Overlay) endLinger(name peer.Name) {
 	o.mu.Lock()
-	_, was := o.linger[name]
+	l, was := o.linger[name]
+	// A new link stands for a connection that has no path at first.
+	relayed := o.links[name] == nil && o.cfg.Relayed != nil && o.cfg.Relayed(name)
+	if was && !o.closed && time.Now().Before(l.end) && !relayed {
+		l.timer.Reset(lingerLook)
+		o.mu.Unlock()
+		return
+	}
 	delete(o.linger, name)
 	gone := was && o.links[name] == nil && !o.closed
 	o.mu.Unlock()
@@ -233,12 +254,12 @@ func (o *Overlay) endLinger(name peer.Name) {
 // dropLinger ends all for a peer at once.
 func (o *Overlay) dropLinger(name peer.Name) {
 	o.mu.Lock()
-	t := o.linger[name]
+	l := o.linger[name]
 	delete(o.linger, name)
 	gone := o.links[name] == nil
 	o.mu.Unlock()
-	if t != nil {
-		t.Stop()
+	if l != nil {
+		l.timer.Stop()
 	}
 	if gone {
 		o.be.RemovePeer(name)
@@ -301,8 +322,8 @@ func (o *Overlay) Run(ctx context.Context) error {
 	err := o.be.Run(ctx, o)
 	o.mu.Lock()
 	o.closed = true
-	for _, t := range o.linger {
-		t.Stop()
+	for _, l := range o.linger {
+		l.timer.Stop()
 	}
 	links := maps.Clone(o.links)
 	o.mu.Unlock()

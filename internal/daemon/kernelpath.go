@@ -107,7 +107,7 @@ func openKernel(cfg *Config, local peer.Name, t *trial, steer *steering, vouched
 			k.close()
 		}
 	}()
-	set := odp.Config{Local: local, MTU: cfg.MTU, VNI: keeper.VNI, Begin: t.begin, Vouched: vouched, Changed: steer.kernelChanged}
+	set := odp.Config{Local: local, MTU: cfg.MTU, VNI: keeper.VNI, Begin: t.begin, Vouched: vouched, Relayed: steer.relayed, Changed: steer.kernelChanged}
 	// With a password it is not known yet who may be sent clear data.
 	if err := k.clear.open(cfg, useClear, set, cfg.Password == nil); err != nil {
 		return nil, err

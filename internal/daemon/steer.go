@@ -37,6 +37,7 @@ type steering struct {
 	fast   []*odp.Overlay  // set by setKernel: the kernel paths there are
 
 	paths   atomic.Pointer[map[peer.Name]*odp.Overlay] // peers with a connection: the kernel path it uses, or nil
+	relays  atomic.Pointer[map[peer.Name]peer.Name]    // the next hop to each peer
 	poke    chan struct{}                              // has room for one
 	stale   atomic.Bool                                // entries may be gone
 	stopped atomic.Bool                                // the daemon ends: the kernel is to stay as it is
@@ -89,7 +90,18 @@ func (s *steering) setView(v mesh.View) {
 		}
 	}
 	s.paths.Store(&paths)
+	s.relays.Store(&v.Routes.Unicast)
 	s.wake()
+}
+
+// relayed reports whether frames to a peer without a connection have a way.
+func (s *steering) relayed(name peer.Name) bool {
+	hops := s.relays.Load()
+	if hops == nil {
+		return false
+	}
+	_, ok := (*hops)[name]
+	return ok
 }
 
 // wake has all entries looked at.

@@ -9,6 +9,7 @@ import (
 
 	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
+	"weave/odp"
 )
 
 // joined makes two sites whose containers talk by a vxlan device.
@@ -28,7 +29,7 @@ func TestBlockedUnderTraffic(t *testing.T) {
 			name  string
 			sites []*site
 		}{{"both ways", []*site{a, b}}, {"one way", []*site{b}}} {
-			ping, tcp := a.stream(b), a.flow(b)
+			ping, tcp := a.streamEvery(b, k.pace()), a.flow(b, k.pace())
 			time.Sleep(500 * time.Millisecond)
 			tcp.Reset()
 			undo := blockPort(k.port, "", at.sites...)
@@ -47,7 +48,7 @@ func TestBlockedUnderTraffic(t *testing.T) {
 			if m := a.metrics(); !strings.Contains(m, `weave_path_changes_total{path="sleeve",reason="timeout"} `) {
 				t.Error("no metric for the change")
 			}
-			ping = a.stream(b)
+			ping = a.streamEvery(b, k.pace())
 			tcp.Reset()
 			undo()
 			took = on(t, "fastdp", 30*time.Second, a, b)
@@ -166,40 +167,56 @@ func TestUntracked(t *testing.T) {
 	harness.Within(t, 5*time.Second, "rules gone", func() bool { return !strings.Contains(a.Exec("nft", "list", "ruleset"), "untracked") })
 }
 
-// A crash loses nothing that the kernel carries if the daemon is back soon.
+// A crash, and an upgrade, lose nothing that the kernel carries, also where the daemon
+// needs some seconds to come back.
 func TestCrashAndRelaunch(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
-		name string
-		end  func(*testnet.Daemon)
-	}{{"killed", (*testnet.Daemon).Kill9}, {"stopped", func(d *testnet.Daemon) { d.Stop() }}} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			_, a, b := joined(t)
-			s := a.stream(b)
-			time.Sleep(300 * time.Millisecond)
-			tt.end(b.Daemon)
-			b.Start(a.IP4.String())
-			on(t, "fastdp", joinLimit, a, b)
-			time.Sleep(12 * time.Second) // until what nobody asked for is given up
-			gap, lost, dup := s.stop()
-			t.Logf("longest silence %v, %d lost", gap, lost)
-			if lost > 0 || dup {
-				t.Errorf("%d lost, duplicates: %v", lost, dup)
-			}
-			if lost := b.pings(a, 20, "0.02"); lost > 0 {
-				t.Errorf("%d pings lost afterwards", lost)
-			}
-		})
-	}
+	each(t, "", func(t *testing.T, k kind) {
+		for _, tt := range []struct {
+			name string
+			end  func(*testnet.Daemon)
+			away time.Duration
+			rest time.Duration
+		}{
+			{"killed", (*testnet.Daemon).Kill9, 0, 12 * time.Second}, // until what nobody asked for is given up
+			{"stopped", func(d *testnet.Daemon) { d.Stop() }, 0, 2 * time.Second},
+			{"slow", (*testnet.Daemon).Kill9, 5 * time.Second, 2 * time.Second},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				t.Parallel()
+				_, a, b := k.joined(t)
+				for _, s := range []*site{a, b} {
+					s.t = t
+				}
+				there, back := a.streamEvery(b, k.pace()), b.streamEvery(a, k.pace())
+				time.Sleep(300 * time.Millisecond)
+				tt.end(b.Daemon)
+				time.Sleep(tt.away)
+				b.Start(k.flags(t, a.IP4.String())...)
+				on(t, "fastdp", k.limit(), a, b)
+				time.Sleep(tt.rest)
+				for _, s := range []*stream{there, back} {
+					gap, lost, dup := s.stop()
+					t.Logf("%d pings, longest silence %v, %d lost", s.count(), gap, lost)
+					if lost > 0 || dup {
+						t.Errorf("%d lost, duplicates: %v", lost, dup)
+					}
+				}
+				if lost := b.pings(a, 20, "0.02"); lost > 0 {
+					t.Errorf("%d pings lost afterwards", lost)
+				}
+			})
+		}
+	})
 }
 
-// A peer that is gone for good is not sent anything for longer than 2 s.
+// A peer that is gone for good is not sent anything for ever.
 func TestPeerGone(t *testing.T) {
+	t.Parallel()
 	_, a, b := joined(t)
 	a.stream(b)
 	b.Daemon.Kill9()
-	time.Sleep(2 * time.Second)
+	time.Sleep(odp.LingerTime + 1500*time.Millisecond)
 	before := a.vxlanPackets()
 	time.Sleep(500 * time.Millisecond)
 	if n := a.vxlanPackets() - before; n > 0 {

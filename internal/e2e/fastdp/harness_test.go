@@ -77,18 +77,20 @@ func (s *site) pings(o *site, n int, interval string) (lost int) {
 	return n
 }
 
-// stream pings every 10 ms until it is stopped, and then tells the longest time
-// without an answer, and whether an answer came twice.
+// stream pings until it is stopped, and then tells the longest time without an answer,
+// how many were missing, and whether one came twice.
 type stream struct {
 	cancel context.CancelFunc
 	out    strings.Builder
 	done   chan struct{}
 }
 
-func (s *site) stream(o *site) *stream {
+func (s *site) stream(o *site) *stream { return s.streamEvery(o, 10*time.Millisecond) }
+
+func (s *site) streamEvery(o *site, every time.Duration) *stream {
 	ctx, cancel := context.WithCancel(context.Background())
 	st := &stream{cancel: cancel, done: make(chan struct{})}
-	cmd := s.Box.Command(ctx, "ping", "-n", "-D", "-s", "1000", "-i", "0.01", "-W", "1", o.In4.String())
+	cmd := s.Box.Command(ctx, "ping", "-n", "-D", "-s", "1000", "-i", fmt.Sprint(every.Seconds()), "-W", "1", o.In4.String())
 	cmd.Stdout = &st.out
 	go func() {
 		defer close(st.done)
@@ -97,6 +99,9 @@ func (s *site) stream(o *site) *stream {
 	s.t.Cleanup(func() { cancel(); <-st.done })
 	return st
 }
+
+// count is how many lines there were: about the number of pings.
+func (st *stream) count() int { return strings.Count(st.out.String(), "icmp_seq=") }
 
 // stop ends the stream. What has been overtaken, as by frames that change to a faster
 // path, is not lost.

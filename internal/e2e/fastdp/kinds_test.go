@@ -98,8 +98,16 @@ func usesBackend(w api.Why, name string) bool {
 	})
 }
 
-// flow is a TCP stream between the containers, of a megabyte a second.
-func (s *site) flow(o *site) *harness.Flow {
+// pace is the time between packets of a stream that the machine bears.
+func (k kind) pace() time.Duration {
+	if k.module == "" {
+		return 10 * time.Millisecond
+	}
+	return 50 * time.Millisecond
+}
+
+// flow is a thin TCP stream between the containers.
+func (s *site) flow(o *site, every time.Duration) *harness.Flow {
 	s.t.Helper()
-	return harness.FlowBetween(s.t, s.Box, o.Box, o.In4, 4<<10)
+	return harness.FlowBetween(s.t, s.Box, o.Box, o.In4, 4<<10, every)
 }

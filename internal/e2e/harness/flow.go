@@ -25,12 +25,12 @@ type Flow struct {
 // address to.
 func StartFlow(t testing.TB, a, b *Site, to netip.Addr) *Flow {
 	t.Helper()
-	return FlowBetween(t, a.Box, b.Box, to, 64<<10)
+	return FlowBetween(t, a.Box, b.Box, to, 64<<10, 4*time.Millisecond)
 }
 
 // FlowBetween starts a stream from a namespace to another that has the address to: at
-// most 250 times block bytes a second.
-func FlowBetween(t testing.TB, from, in *testnet.Namespace, to netip.Addr, block int) *Flow {
+// most block bytes in each interval.
+func FlowBetween(t testing.TB, from, in *testnet.Namespace, to netip.Addr, block int, every time.Duration) *Flow {
 	t.Helper()
 	var l net.Listener
 	if err := in.Do(func() (err error) { l, err = net.Listen("tcp", netip.AddrPortFrom(to, 0).String()); return err }); err != nil {
@@ -45,7 +45,7 @@ func FlowBetween(t testing.TB, from, in *testnet.Namespace, to netip.Addr, block
 	var wg sync.WaitGroup
 	wg.Go(func() { f.receive(l) })
 	wg.Go(func() {
-		for block := make([]byte, block); !f.stop.Load(); time.Sleep(4 * time.Millisecond) {
+		for block := make([]byte, block); !f.stop.Load(); time.Sleep(every) {
 			if _, err := c.Write(block); err != nil {
 				return
 			}
