@@ -433,12 +433,7 @@ func (a *addresses) hide(ctx context.Context, req api.HideRequest) ([]netip.Pref
 }
 
 // look has the host looked at soon.
-func (a *addresses) look() {
-	select {
-	case a.poke <- struct{}{}:
-	default:
-	}
-}
+func (a *addresses) look() { wake(a.poke) }
 
 // Times of keep.
 const (

@@ -100,7 +100,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	undo.add(d.dataplane.close)
 	steer.sw = d.sw
 	d.hostside = &hostside{
-		host: host, tap: d.tap.Name(), steer: steer, log: steer.log, joined: make(chan struct{}, 1),
+		host: host, tap: d.tap.Name(), steer: steer, log: steer.log, joined: make(chan struct{}, 1), grown: make(chan struct{}, 1),
 		bridge: hostnet.BridgeConfig{Name: d.cfg.Bridge, MTU: d.cfg.MTU, MAC: bridgeMAC},
 	}
 	undo.add(func() {
@@ -170,6 +170,7 @@ func (d *daemon) serve(ctx context.Context, name peer.Name) error {
 	g.Go(func() error { return d.hostside.steer.watch(ctx) })
 	g.Go(func() error { return d.hostside.repair(ctx) })
 	g.Go(func() error { return d.hostside.announce(ctx) })
+	g.Go(func() error { return d.hostside.ask(ctx, d.sw.Asked) })
 	g.Go(func() error { return d.watchMinPath(ctx) })
 	g.Go(func() error { return d.hostside.untrack(ctx, d.kernel.clear.port) })
 	d.serveAddresses(ctx, g)
@@ -274,9 +275,12 @@ func (d *daemon) onChange(v mesh.View) {
 	d.hostside.steer.setView(v)
 	d.paths.follow(*old, v)
 	if len(old.Links) == 0 && len(v.Links) > 0 {
-		select {
-		case d.hostside.joined <- struct{}{}:
-		default:
+		wake(d.hostside.joined)
+	}
+	for name := range v.Routes.Unicast {
+		if _, before := old.Routes.Unicast[name]; !before {
+			wake(d.hostside.grown)
+			break
 		}
 	}
 	for name := range old.Peers {

@@ -17,6 +17,7 @@ type hostside struct {
 	tap    string
 	steer  *steering
 	joined chan struct{} // has room for one: we have a link, after a time without any
+	grown  chan struct{} // the same: a peer has come within reach
 	log    *slog.Logger
 	made   bool // ensure made the bridge when it was first called
 
@@ -81,12 +82,7 @@ func (h *hostside) undo() {
 // repair mends what somebody changed behind our back, soon after it happened.
 func (h *hostside) repair(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
-	poke := func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
+	poke := func() { wake(changed) }
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
 	for _, link := range []string{h.bridge.Name, h.tap} {
@@ -163,6 +159,42 @@ func (h *hostside) announce(ctx context.Context) error {
 				h.log.Warn("announcing containers", "err", err)
 			}
 		}
+	}
+}
+
+// askAgain are the waits after a peer has come within reach until containers' questions
+// are repeated: it and those in between learn of the way to us in their own time.
+var askAgain = []time.Duration{10 * time.Millisecond, 60 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond}
+
+// ask repeats what containers asked all others while some of these were not within
+// reach: they would do so themselves, but a second later.
+func (h *hostside) ask(ctx context.Context, asked func() [][]byte) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.grown:
+		}
+		for _, wait := range askAgain {
+			if !pause(ctx, wait) {
+				return nil
+			}
+			frames := asked()
+			if len(frames) == 0 {
+				continue
+			}
+			if err := h.host.Transmit(h.tap, frames); err != nil {
+				h.log.Debug("asking for neighbours again", "err", err)
+			}
+		}
+	}
+}
+
+// wake gives the one who waits for c a reason to look, if there is none yet.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 

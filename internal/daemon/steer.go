@@ -105,12 +105,7 @@ func (s *steering) relayed(name peer.Name) bool {
 }
 
 // wake has all entries looked at.
-func (s *steering) wake() {
-	select {
-	case s.poke <- struct{}{}:
-	default:
-	}
-}
+func (s *steering) wake() { wake(s.poke) }
 
 // kernelChanged is told that ports of kernel paths were made anew, and have no entries,
 // or that a path has lingered long enough.

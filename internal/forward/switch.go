@@ -66,6 +66,7 @@ type Switch struct {
 	repeats repeats
 	events  chan MACEvent
 	lostEvs atomic.Uint64 // events that found the queue full
+	asked   asked
 	workers []worker
 }
 
@@ -219,6 +220,9 @@ func (s *Switch) fromBridge(q int, sf, spare *ether.Superframe, now int64) {
 		return
 	}
 	v := s.Decide(Source{}, ether.MAC(frame[6:12]), ether.MAC(frame[0:6]), now)
+	if v.Flood || v.Drop == DropNoPeers {
+		s.asked.note(frame, time.Now())
+	}
 	if v.Drop != NotDropped {
 		c.drops[v.Drop].Add(1)
 		return

@@ -41,6 +41,16 @@ func (h *Host) Announce(bridge, dev string) error {
 	return hint(h.transmit(link.Attrs().Index, frames))
 }
 
+// Transmit sends frames out of an interface as they are. Sent through the router's port
+// they come to the router as if a container had sent them.
+func (h *Host) Transmit(dev string, frames [][]byte) error {
+	link, err := h.nl.LinkByName(dev)
+	if err != nil {
+		return hint(fmt.Errorf("sending through %s: %w", dev, err))
+	}
+	return hint(h.transmit(link.Attrs().Index, frames))
+}
+
 // transmit sends frames out of an interface.
 func (s *space) transmit(ifindex int, frames [][]byte) error {
 	if len(frames) == 0 {
