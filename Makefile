@@ -48,7 +48,7 @@ bench: build ## measure against veth, vxlan and wireguard-go; BENCHFLAGS='-short
 .PHONY: soak
 soak: deps build ## ten minutes over a wire that loses, repeats, delays and changes packets
 	WEAVE_SOAK=10m WEAVE_SOAK_RESULT=$(CURDIR)/bench/results/soak.txt WEAVE_BIN=$(CURDIR)/bin/weave \
-		$(SUDO) env "PATH=$$PATH" $(GO) test -count=1 -timeout 20m -run 'TestSoak|TestRing' -v ./internal/e2e/mesh
+		$(SUDO) env "PATH=$$PATH" $(GO) test -count=1 -timeout 20m -run 'TestSoak|TestRing|TestLossyJoins' -v ./internal/e2e/mesh
 
 bench-vm: deps ## all paths, as ratios, in an emulated machine with openvswitch and wireguard: bench/results/vm.txt
 	@scripts/deps.sh bench

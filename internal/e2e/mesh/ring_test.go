@@ -49,7 +49,7 @@ func TestRing(t *testing.T) {
 		rerouted(t, p, time.Now())
 		time.Sleep(freezeFor() - rerouteLimit)
 		unix.Kill(sites[4].Daemon.Pid(), unix.SIGCONT)
-		t.Logf("all meet %v after the host goes on", harness.Meet(t, healLimit, sites...))
+		record(t, "%d hosts in a ring, one frozen for %v: all meet %v after it goes on", n, freezeFor(), harness.Meet(t, healLimit, sites...))
 	})
 	t.Run("a link is cut: a line", func(t *testing.T) {
 		p := harness.ProbeOf(t, sites[8], sites[10])

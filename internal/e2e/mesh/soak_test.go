@@ -35,26 +35,13 @@ func TestSoak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var mu sync.Mutex
-	out := fmt.Sprintf("Two hosts with a password, for %v, over a wire that loses 5 %% of the datagrams,\n"+
-		"delays 5 %% by up to 20 ms, repeats 2 %% and changes a bit in 1 %% (make soak).\n", long)
-	for v6, name := range []string{"IPv4", "IPv6"} {
+	for via, name := range []string{"IPv4", "IPv6"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			text := soak(t, v6, long)
-			t.Log("\n" + text)
-			mu.Lock()
-			defer mu.Unlock()
-			out += "\nUnderlay " + name + "\n" + text
+			record(t, "Two hosts with a password, for %v, over a wire of %s that loses 5 %% of the datagrams,\n"+
+				"delays 5 %% by up to 20 ms, repeats 2 %% and changes a bit in 1 %%:\n%s", long, name, soak(t, via, long))
 		})
 	}
-	t.Cleanup(func() {
-		if path := os.Getenv(soakResultEnv); path != "" {
-			if err := os.WriteFile(path, []byte(out), 0o644); err != nil {
-				t.Error(err)
-			}
-		}
-	})
 }
 
 // soak is one network, whose wire is of the family via says to [harness.Site.Via].
@@ -90,7 +77,7 @@ func soak(t *testing.T, via int, long time.Duration) (out string) {
 		}
 	}
 	out += fmt.Sprintf("TCP: %d transfers of 1 MiB, all whole; %d segments sent again\n", transfers, resent)
-	out += fmt.Sprintf("connections at the end: %d and %d\n", a.Established(), b.Established())
+	out += fmt.Sprintf("connections at the end: %d and %d", a.Established(), b.Established())
 	if wire.lost.Load() == 0 || wire.duplicated.Load() == 0 || wire.corrupted.Load() == 0 {
 		t.Error("the wire did nothing: the test shows nothing")
 	}
