@@ -29,7 +29,7 @@
 //
 //	0      kind in bits 7..4, flags in bits 3..0
 //	       kinds  0 CONTROL  1 FRAME  2 SHARD  3 BUNDLE  4 FRAG
-//	       flags  1 NEEDS_CSUM  2 LAST  4 ECN  8 reserved, zero
+//	       flags  1 NEEDS_CSUM  2 LAST  4 ECN  8 PADDED
 //	1      GSO type: 0 none, 1 TCPv4, 4 TCPv6, 5 UDP (of virtio_net_hdr)
 //	2      SHARD: length of the template; else 0
 //	3      csum_start, counted from the first byte of the frame, VLAN tags included
@@ -40,7 +40,9 @@
 //	CONTROL  [message]                    lane 63 only, see below
 //	FRAME    [Ethernet frame]             NEEDS_CSUM carries a partial checksum on
 //	SHARD    [template][k whole segments] NEEDS_CSUM always; LAST: the superframe
-//	                                      ends here and its last segment may be short
+//	                                      ends here and its last segment may be short;
+//	                                      PADDED, never with LAST: what follows the
+//	                                      last whole segment is ignored
 //	BUNDLE   ([u16 n][meta of a FRAME][n bytes of frame])...
 //	FRAG     [piece of a meta and frame]  of a frame that fits no datagram
 //
@@ -49,6 +51,10 @@
 // superframe's in every shard. There is no superframe identifier: a superframe
 // takes a contiguous block of counters of one lane, so a shard continues another
 // iff its counter is the next one and its index the next segment.
+//
+// A sender pads where the cipher is faster for it (see padding): AES-256-GCM works on
+// 128 bytes at a time and then block by block. Padding is whatever lay behind in the
+// same superframe.
 //
 // With a meta of 8 bytes a shard of one segment of maximal size is as long as a
 // frame of maximal size: the overhead is [Overhead] bytes above the inner IP packet

@@ -24,6 +24,7 @@ const (
 	metaNeedsCsum = 1
 	metaLast      = 2
 	metaECN       = 4
+	metaPadded    = 8
 )
 
 // The envelope's flags; at most one is set.
@@ -119,7 +120,7 @@ func (m *meta) validFrame(frame []byte) bool {
 
 func (m *meta) validShard(data []byte) bool {
 	tmpl, start := int(m.tmplLen), int(m.csumStart)
-	if m.flags&metaNeedsCsum == 0 || m.flags&^(metaNeedsCsum|metaLast|metaECN) != 0 ||
+	if m.flags&metaNeedsCsum == 0 || m.flags&(metaLast|metaPadded) == metaLast|metaPadded ||
 		m.b == 0 || start < ether.HeaderLen || tmpl > ether.MaxTemplate || tmpl >= len(data) {
 		return false
 	}
@@ -136,10 +137,26 @@ func (m *meta) validShard(data []byte) bool {
 		return false
 	}
 	payload := len(data) - tmpl
-	if m.flags&metaLast == 0 && payload%int(m.b) != 0 {
-		return false
+	switch rest := payload % int(m.b); m.flags & (metaLast | metaPadded) {
+	case 0:
+		if rest != 0 {
+			return false
+		}
+	case metaPadded:
+		if payload -= rest; rest == 0 || payload == 0 {
+			return false
+		}
 	}
 	return tmpl+int(m.a)*int(m.b)+payload <= ether.MaxSuperframe
+}
+
+// shard splits the data of a valid SHARD.
+func (m *meta) shard(data []byte) (tmpl, payload []byte) {
+	n := len(data)
+	if m.flags&metaPadded != 0 {
+		n -= (n - int(m.tmplLen)) % int(m.b)
+	}
+	return data[:m.tmplLen:m.tmplLen], data[m.tmplLen:n]
 }
 
 func (m *meta) validFrag(n int) bool {

@@ -58,6 +58,12 @@ var golden = []struct {
 		data: 56,
 	},
 	{
+		name: "padded shard",
+		hex:  "29 01 36 22 0100 0400 " + goldenEther + goldenIPv4 + goldenTCP + "aabbccdd 112233",
+		want: meta{kind: kindShard, flags: metaNeedsCsum | metaPadded, gso: ether.GSOTCPv4, tmplLen: 54, csumStart: 34, a: 1, b: 4},
+		data: 61,
+	},
+	{
 		name: "bundle",
 		hex:  "30 00 00 00 0000 0000 0e00 1000000000000000 " + goldenEther,
 		want: meta{kind: kindBundle},
@@ -121,6 +127,10 @@ func TestMetaRefused(t *testing.T) {
 		{"shard with segment size 0", "21 01 36 22 0000 0000 " + goldenEther + goldenIPv4 + goldenTCP + "aabbccdd"},
 		{"shard without payload", "21 01 36 22 0000 0400 " + goldenEther + goldenIPv4 + goldenTCP},
 		{"shard with part of a segment, not last", "21 01 36 22 0000 0400 " + goldenEther + goldenIPv4 + goldenTCP + "aabbcc"},
+		{"padded shard without padding", "29 01 36 22 0000 0400 " + goldenEther + goldenIPv4 + goldenTCP + "aabbccdd"},
+		{"padded shard without a whole segment", "29 01 36 22 0000 0400 " + goldenEther + goldenIPv4 + goldenTCP + "aabbcc"},
+		{"padded shard that is the last", "2b 01 36 22 0000 0400 " + goldenEther + goldenIPv4 + goldenTCP + "aabbccddee"},
+		{"padded shard without partial checksum", "28 01 36 22 0000 0400 " + goldenEther + goldenIPv4 + goldenTCP + "aabbccddee"},
 		{"shard with a template of another length than its TCP header says", "21 01 38 22 0000 0400 " + goldenEther + goldenIPv4 + goldenTCP + "aabbccddeeff"},
 		{"shard of UDP with ECN", "25 05 2a 22 0000 0400 " + goldenEther + goldenIPv4 + "1388 1389 0008 0000" + "aabbccdd"},
 		{"shard of unknown GSO type", "21 02 36 22 0000 0400 " + goldenEther + goldenIPv4 + goldenTCP + "aabbccdd"},

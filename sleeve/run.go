@@ -26,8 +26,8 @@ type run struct {
 
 // shard adds a shard to the lane's run, or begins a new one.
 func (w *rxWorker) shard(ln *rxLane, r *record) {
-	tmpl := int(r.m.tmplLen)
-	payload := r.data[tmpl:]
+	tmpl, payload := r.m.shard(r.data)
+	r.m.flags &^= metaPadded
 	u := ln.run
 	if u == nil || !u.continuedBy(r) {
 		w.endRun(ln)
@@ -35,7 +35,7 @@ func (w *rxWorker) shard(ln *rxLane, r *record) {
 		ln.run = u
 		u.rt, u.m, u.payload, u.last = r.rt, r.m, 0, false
 		u.next = int(r.m.a)
-		u.bufs[0] = r.data[:tmpl:tmpl]
+		u.bufs[0] = tmpl
 		u.n = 1
 	}
 	u.bufs[u.n] = payload

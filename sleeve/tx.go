@@ -21,6 +21,7 @@ const (
 	bundleBuf   = 9216                                 // bounds a bundle on jumbo paths
 	bundleMax   = 512                                  // longer frames aren't worth the copy into a bundle
 	minSlice    = 64                                   // least TCP payload worth a datagram
+	maxPadding  = 16                                   // most bytes that are sent to seal a shard faster
 	maxPrefix   = routeLen + metaLen                   // in front of a frame or template
 	headRoom    = routeLen + 2*metaLen                 // the most that is stamped before a frame: FRAG around FRAME
 	sealOver    = session.HeaderLen + session.TagLen   // in clear it is less; sizes are the same for both
@@ -171,21 +172,39 @@ func (t *txLane) super(rt peer.Route, off ether.Offload, buf []byte, head, tmplL
 	stamp := t.stamp[:pre+metaLen+tmplLen]
 	copy(stamp[pre+metaLen:], buf[head:])
 	chunk := k * int(off.Size)
+	pad := t.padding(len(stamp) + chunk)
 	for p := head + tmplLen; p < len(buf); {
-		n := min(chunk, len(buf)-p)
-		if p+n == len(buf) {
-			m.flags |= metaLast
+		n, end := min(chunk, len(buf)-p), 0
+		switch end = p + n + pad; {
+		case p+n == len(buf):
+			end = len(buf)
+			m.flags = m.flags&^metaPadded | metaLast
+		case pad == 0 || end > len(buf): // what lies behind may be another's
+			end = p + n
+			m.flags &^= metaPadded
+		default:
+			m.flags |= metaPadded
 		}
 		m.put(stamp[pre:])
 		// This overwrites the end of the payload before, which is sealed already.
 		start := p - len(stamp)
 		copy(buf[start:p], stamp)
-		if !t.seal(flags, buf[start:p+n]) {
+		if !t.seal(flags, buf[start:end]) {
 			return
 		}
 		p += n
 		m.a += uint16(k)
 	}
+}
+
+// padding returns how many bytes make a plaintext of n bytes one that is sealed
+// faster, 0 if that is not worth it or they do not fit the datagram.
+func (t *txLane) padding(n int) int {
+	pad := -n & (t.tx.sealer.Stride() - 1)
+	if pad > maxPadding || n+pad > t.room {
+		return 0
+	}
+	return pad
 }
 
 // slice returns how many segments go into one datagram. When not even one does

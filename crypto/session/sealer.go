@@ -32,6 +32,7 @@ const nonceLen = 12
 type Sealer struct {
 	keys   *TxKeys // nil in the zero Sealer
 	aead   cipher.AEAD
+	stride int
 	sealed bool // false: clear, with the permit checked when the keys were made
 	lane   Lane
 	index  uint32
@@ -72,6 +73,10 @@ func (s *Sealer) Overhead() int {
 	}
 	return HeaderLen + TagLen
 }
+
+// Stride is the number of bytes, a power of two, that the cipher works on at a time:
+// a plaintext of a multiple of it costs less than one that is a little shorter.
+func (s *Sealer) Stride() int { return max(1, s.stride) }
 
 // Remaining is how many datagrams may still be sealed.
 func (s *Sealer) Remaining() uint64 { return s.hard - s.next }
