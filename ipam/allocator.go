@@ -361,15 +361,6 @@ func (a *Allocator) Reconcile(ctx context.Context, live []Live) error {
 // out nothing any more; why is shown to people and should say what to do.
 func (a *Allocator) Fence(ctx context.Context, why string) error { return a.post(ctx, evFenced{why}) }
 
-// Refresh makes the loop look at Config.Mesh at once; otherwise it looks ten times
-// a second.
-func (a *Allocator) Refresh() {
-	select {
-	case a.events <- evMesh{a.cfg.Mesh()}:
-	default: // it will look soon
-	}
-}
-
 // Dropped returns how many messages were dropped because the loop was busy. What
 // they said is repeated by the next exchange of digests.
 func (a *Allocator) Dropped() uint64 { return a.dropped.Load() }

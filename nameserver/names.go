@@ -30,12 +30,6 @@ type Record struct {
 	Origin    peer.Name  `json:"origin"` // the peer that it runs on
 }
 
-// Line is the record as a line of `status dns`: short name, address, the first twelve
-// characters of the container, and the peer.
-func (r Record) Line() string {
-	return fmt.Sprintf("%-12s %-15s %-12.12s %s", r.Short, r.Address, r.Container, r.Origin)
-}
-
 // Domain is the DNS domain with its final dot.
 func (s *Server) Domain() string { return string(s.zone.domain) }
 
@@ -120,14 +114,6 @@ func (s *Server) Lookup(name string) ([]netip.Addr, error) {
 		}
 	}
 	return out, nil
-}
-
-// NamesOf returns the names of an address, sorted.
-func (s *Server) NamesOf(addr netip.Addr) (out []string) {
-	for _, e := range s.zone.index.ByAddr(addr.Unmap()) {
-		out = append(out, e.Name())
-	}
-	return slices.Compact(out)
 }
 
 // Entries returns all names of all peers, sorted by name, address, peer and container.

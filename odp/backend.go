@@ -101,7 +101,6 @@ const (
 	ReasonBuild    = "not-available"  // the backend is not in this build
 	ReasonClear    = "clear"          // the data may be in clear, and this path encrypts
 	ReasonCipher   = "cipher"         // user space encrypts faster: both CPUs do AES
-	ReasonNoOVS    = "no-openvswitch"
 	ReasonNoWG     = "no-wireguard"
 	ReasonTrouble  = "quarantine" // earlier runs died soon after they used it
 	ReasonSpare    = "spare"      // another backend of this host is used for the path

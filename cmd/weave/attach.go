@@ -131,7 +131,7 @@ func completeContainers(_ *cobra.Command, _ []string, _ string) ([]string, cobra
 	var names []string
 	entries, _ := os.ReadDir("/run/netns") // none: nothing to offer
 	for _, e := range entries {
-		names = append(names, string(api.KindNetns)+":"+e.Name())
+		names = append(names, api.KindNetns+":"+e.Name())
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -85,7 +85,7 @@ func (v *adversary) genuine(f *flow) []byte {
 	if v.rng.IntN(2) == 0 {
 		n = min(n, 1+v.rng.IntN(100))
 	} else if v.rng.IntN(4) == 0 {
-		n = min(n, WindowSize-50+v.rng.IntN(100)) // about the end of the window
+		n = min(n, windowSize-50+v.rng.IntN(100)) // about the end of the window
 	}
 	return bytes.Clone(f.sealed[len(f.sealed)-1-v.rng.IntN(n)])
 }

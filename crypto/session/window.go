@@ -9,10 +9,6 @@ const (
 	windowSize = (ringBlocks - 1) * blockBits
 )
 
-// WindowSize is how far behind the highest counter a datagram may come and still
-// be accepted: 8128.
-const WindowSize = windowSize
-
 // window remembers which counters were accepted. Checking and committing are two
 // steps because only an authenticated datagram may change it: otherwise anybody
 // could close the window with one forged counter. The zero window is empty.

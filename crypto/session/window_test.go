@@ -15,7 +15,7 @@ type slowWindow struct {
 }
 
 func (w *slowWindow) fresh(c uint64) bool {
-	return !w.seen[c] && (c > w.last || w.last-c <= WindowSize)
+	return !w.seen[c] && (c > w.last || w.last-c <= windowSize)
 }
 
 func (w *slowWindow) commit(c uint64) {
@@ -65,11 +65,11 @@ func nextCounter(rng *rand.Rand, last uint64) uint64 {
 	case n < 800:
 		return back(rng.Uint64N(256))
 	case n < 900:
-		return back(WindowSize - 70 + rng.Uint64N(140))
+		return back(windowSize - 70 + rng.Uint64N(140))
 	case n < 990:
 		return last + rng.Uint64N(200)
 	case n < 997:
-		return last + WindowSize - 70 + rng.Uint64N(200)
+		return last + windowSize - 70 + rng.Uint64N(200)
 	case n < 999:
 		return back(rng.Uint64())
 	}
@@ -87,13 +87,13 @@ func TestWindowEdges(t *testing.T) {
 		{"empty takes zero", nil, 0, true},
 		{"empty takes the highest", nil, far, true},
 		{"zero twice", []uint64{0}, 0, false},
-		{"last of the window", []uint64{WindowSize}, 0, true},
-		{"one behind the window", []uint64{WindowSize + 1}, 0, false},
+		{"last of the window", []uint64{windowSize}, 0, true},
+		{"one behind the window", []uint64{windowSize + 1}, 0, false},
 		{"same bit one ring later", []uint64{5}, 5 + ringBlocks*blockBits, true},
-		{"after a jump over the whole ring", []uint64{5, 5 + ringBlocks*blockBits}, 6 + WindowSize, true},
+		{"after a jump over the whole ring", []uint64{5, 5 + ringBlocks*blockBits}, 6 + windowSize, true},
 		{"old bits are gone after a jump", []uint64{1, 2, 3, 1 << 40}, 1<<40 - 1, true},
 		{"replay at the top", []uint64{far}, far, false},
-		{"window at the top", []uint64{far}, far - WindowSize, true},
+		{"window at the top", []uint64{far}, far - windowSize, true},
 	} {
 		var w window
 		for _, c := range tt.commit {

@@ -112,12 +112,10 @@ func isPlain(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// Kind is how a Container is named.
-type Kind string
-
+// How a Container is named: what stands before the colon.
 const (
-	KindNetns Kind = "netns" // Value is a name under /run/netns, or an absolute path
-	KindPID   Kind = "pid"   // Value is the decimal id of a process in it
+	KindNetns = "netns" // a name under /run/netns, or an absolute path, follows
+	KindPID   = "pid"   // the decimal id of a process in it follows
 )
 
 // Container names a network namespace. The zero Container is none. It is a
@@ -131,12 +129,12 @@ func ParseContainer(s string) (Container, error) {
 	switch {
 	case !ok && s != "" && isPlain(s) && !strings.Contains(s, "/"):
 		return Container{}, fmt.Errorf("%q: %w", clip(s), ErrNeedsDocker)
-	case ok && kind == string(KindNetns) && isNetns(value):
+	case ok && kind == KindNetns && isNetns(value):
 		if value[0] == '/' {
 			value = path.Clean(value)
 		}
 		return Container{kind, value}, nil
-	case ok && kind == string(KindPID):
+	case ok && kind == KindPID:
 		if n, err := strconv.ParseUint(value, 10, 32); err == nil && n > 0 && n <= maxPID && value[0] != '+' {
 			return Container{kind, strconv.FormatUint(n, 10)}, nil
 		}
@@ -156,16 +154,10 @@ func isNetns(v string) bool {
 	return v != "" && v != "." && v != ".." && len(v) <= maxName && !strings.Contains(v, "/")
 }
 
-// Kind returns how c is named.
-func (c Container) Kind() Kind { return Kind(c.kind) }
-
-// Value returns the name, path or number without the kind.
-func (c Container) Value() string { return c.value }
-
 // Path returns the file of the namespace: in /run/netns, as given, or in /proc.
 func (c Container) Path() string {
 	switch {
-	case c.kind == string(KindPID):
+	case c.kind == KindPID:
 		return "/proc/" + c.value + "/ns/net"
 	case strings.HasPrefix(c.value, "/"):
 		return c.value

@@ -64,9 +64,6 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 // Broken returns where an unreadable file was put by this Open, or "".
 func (s *Store) Broken() string { return s.broken }
 
-// Dir returns the state directory.
-func (s *Store) Dir() string { return s.dir }
-
 // Close ends all use of s. It waits for running transactions.
 func (s *Store) Close() error {
 	var err error
@@ -76,18 +73,8 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.lock.Close())
 }
 
-// Reset closes s and deletes all that a store ever wrote to its directory; the
-// directory goes too when it is empty then.
-func (s *Store) Reset() error {
-	var err error
-	if s.db != nil {
-		err = s.db.Close()
-	}
-	return errors.Join(err, removeFiles(s.dir), s.lock.Close())
-}
-
-// Remove deletes the store in dir, which must not be open: ErrLocked if it is.
-// There may be none.
+// Remove deletes all that a store ever wrote to dir, and dir too when it is empty then.
+// The store must not be open: ErrLocked if it is. There may be none.
 func Remove(dir string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -57,7 +57,7 @@ func TestRemembers(t *testing.T) {
 	}
 	err := errors.Join(
 		s.SetPeerName(h1), s.SetStaticKey([]byte("private")), s.SetTargets([]string{"host2", "host3:7000"}),
-		s.SetPin(h1, key), s.SetPin(h2, [PublicKeySize]byte{9}), s.DeletePin(h2), s.DeletePin(h2),
+		s.SetPin(h1, key), s.SetPin(h2, [PublicKeySize]byte{9}), s.SetPin(h2, [PublicKeySize]byte{8}),
 		s.Update(func(tx *Tx) error { return tx.Put("ipam", "ring", map[string]int{"a": 1}) }),
 	)
 	if err != nil {
@@ -78,9 +78,10 @@ func TestRemembers(t *testing.T) {
 	if diff := cmp.Diff([]string{"host2", "host3:7000"}, targets); diff != "" || err != nil {
 		t.Errorf("Targets: %v (-want +got):\n%s", err, diff)
 	}
-	pins, err := s.Pins()
-	if err != nil || len(pins) != 1 || pins[h1] != key {
-		t.Errorf("Pins = %v, %v", pins, err)
+	for name, want := range map[peer.Name][PublicKeySize]byte{h1: key, h2: {8}} {
+		if got, ok, err := s.Pin(name); got != want || !ok || err != nil {
+			t.Errorf("Pin(%v) = %v, %v, %v", name, got, ok, err)
+		}
 	}
 	var ring map[string]int
 	if ok, err := s.get("ipam", "ring", &ring); !ok || err != nil || ring["a"] != 1 {
@@ -91,7 +92,7 @@ func TestRemembers(t *testing.T) {
 			t.Errorf("%s has mode %v, %v, want %v", name, fi.Mode(), err, want)
 		}
 	}
-	if err := s.Reset(); err != nil {
+	if err := errors.Join(s.Close(), Remove(dir)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"fmt"
 	"slices"
 
 	"weave/internal/peer"
@@ -89,31 +88,6 @@ func (s *Store) Pin(name peer.Name) (key [PublicKeySize]byte, ok bool, err error
 // SetPin remembers the public key of name, in place of an older one.
 func (s *Store) SetPin(name peer.Name, key [PublicKeySize]byte) error {
 	return s.put(bucketPins, name.String(), key)
-}
-
-// DeletePin forgets the key of name, so that the next one is believed.
-func (s *Store) DeletePin(name peer.Name) error {
-	return s.Update(func(tx *Tx) error { return tx.Delete(bucketPins, name.String()) })
-}
-
-// Pins returns all pinned keys.
-func (s *Store) Pins() (map[peer.Name][PublicKeySize]byte, error) {
-	pins := make(map[peer.Name][PublicKeySize]byte)
-	err := s.View(func(tx *Tx) error {
-		for text := range tx.Keys(bucketPins) {
-			name, err := peer.ParseName(text)
-			if err != nil {
-				return fmt.Errorf("reading pins: %w", err)
-			}
-			var key [PublicKeySize]byte
-			if _, err := tx.Get(bucketPins, text, &key); err != nil {
-				return err
-			}
-			pins[name] = key
-		}
-		return nil
-	})
-	return pins, err
 }
 
 func (s *Store) get(bucket, key string, v any) (ok bool, err error) {

@@ -125,9 +125,6 @@ func (n *Node) SetQuorum(q int) { n.quorum = q }
 // Elector reports whether this node votes.
 func (n *Node) Elector() bool { return n.elector }
 
-// Quorum returns how many electors decide.
-func (n *Node) Quorum() int { return n.quorum }
-
 // Votes returns all votes known, sorted by elector.
 func (n *Node) Votes() []Vote {
 	out := make([]Vote, 0, len(n.votes))
@@ -257,11 +254,4 @@ func (n *Node) Decided() (Value, bool) {
 		}
 	}
 	return Value{}, false
-}
-
-// Clone returns a node that changes by itself.
-func (n *Node) Clone() *Node {
-	c := *n
-	c.votes = maps.Clone(n.votes)
-	return &c
 }

@@ -29,9 +29,6 @@ func New(name peer.Name, uid peer.UID) *Registry {
 // Index is for readers; it is the same for the life of the Registry.
 func (r *Registry) Index() *Index { return r.index }
 
-// Life is the local peer's present life.
-func (r *Registry) Life() Life { return r.life }
-
 // Peers returns the names of the peers whose logs are held, the local one left out.
 func (r *Registry) Peers() (out []peer.Name) {
 	for n := range r.logs {

@@ -86,24 +86,14 @@ type Thread struct {
 	done chan struct{}
 }
 
-// NewThread starts a thread and moves it into the namespace that fd refers to; fd
-// is not needed afterwards.
-func NewThread(fd int) (*Thread, error) {
-	return newThread(func() error { return unix.Setns(fd, unix.CLONE_NEWNET) })
-}
-
 // NewNamespace starts a thread in a new namespace, which lives as long as the
 // thread, a process or socket in it, or a bind mount of it.
 func NewNamespace() (*Thread, error) {
-	return newThread(func() error { return unix.Unshare(unix.CLONE_NEWNET) })
-}
-
-func newThread(enter func() error) (*Thread, error) {
 	t := &Thread{work: make(chan func()), done: make(chan struct{})}
 	errc := make(chan error)
 	lock(func() { // never unlocked: the thread dies with the goroutine
 		defer close(t.done)
-		err := enter()
+		err := unix.Unshare(unix.CLONE_NEWNET)
 		errc <- err
 		if err != nil {
 			return
@@ -113,7 +103,7 @@ func newThread(enter func() error) (*Thread, error) {
 		}
 	})
 	if err := <-errc; err != nil {
-		return nil, fmt.Errorf("entering network namespace: %w", err)
+		return nil, fmt.Errorf("making network namespace: %w", err)
 	}
 	return t, nil
 }
