@@ -236,6 +236,11 @@ func (l *loop) turnedAway(s *socket, err *Error) {
 		l.r.log.Debug("connection closed", "addr", s.remote, "outbound", s.outbound, "reason", err.Reason)
 	case s.outbound && err.Reason == ReasonSelf:
 		l.r.log.Info("target is this host itself", "addr", s.remote)
+	case err.Reason == ReasonLimit && l.reaches(s.hello.Name): // as the user wants it
+		if !s.outbound {
+			l.counters.InboundRefused[err.Reason]++
+		}
+		l.r.log.Debug("no room for a connection", "addr", s.remote, "outbound", s.outbound, "peer", s.hello.Name, "err", err)
 	case s.outbound:
 		l.r.log.Log(l.ctx, level, "connection refused", "addr", s.remote, "outbound", true, "reason", err.Reason, "err", err)
 	case err.Reason == ReasonSelf: // told by the other end of the same connection

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"weave/mesh"
 )
 
 // limitsEnv sets how many networks TestLimits tries.
@@ -82,6 +84,13 @@ func (n network) try(w *world) (took time.Duration, err error) {
 		for _, nd := range nodes {
 			if c := len(nd.Status().Peers[0].Conns); c > n.limit {
 				return took, fmt.Errorf("%s has %d connections", nd.name, c)
+			}
+		}
+	}
+	for _, nd := range nodes {
+		for _, c := range nd.Status().Conns {
+			if c.State != mesh.StateEstablished && c.Reason != mesh.ReasonSelf && !c.Found && !c.Reached {
+				return took, fmt.Errorf("fault in the status of %s: %+v", nd.name, c)
 			}
 		}
 	}

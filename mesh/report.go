@@ -65,7 +65,11 @@ func (l *loop) connStatuses() []ConnStatus {
 		out = append(out, l.connStatus(c))
 	}
 	for _, t := range l.maker.Unserved() {
-		out = append(out, targetStatus(t))
+		s := targetStatus(t)
+		if s.Reached = s.Reason == ReasonLimit && l.reaches(t.Peer); s.Reached {
+			s.Error += "; other hosts lead there"
+		}
+		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b ConnStatus) int {
 		if a.Outbound != b.Outbound {

@@ -55,7 +55,7 @@ func (l *loop) isFullFor(x *candidate) *Error {
 		switch {
 		case x.hello.Room&wire.RoomFull == 0:
 		case reached:
-			return &Error{Reason: ReasonLimit, Text: "connection limit reached, and other hosts lead there"}
+			return &Error{Reason: ReasonLimit, Text: "connection limit reached"}
 		case x.hello.Room&wire.RoomNone != 0:
 			return l.noRoom(x, "connection limit reached")
 		}

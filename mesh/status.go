@@ -117,6 +117,10 @@ type ConnStatus struct {
 	// Found says that it is no target: other peers told of the address. That it can't
 	// be reached is no fault of anybody's.
 	Found bool `json:"found,omitempty"`
+
+	// Reached says that the target has no connection because one of the two ends has no
+	// room, and that other peers lead there: nothing is wrong.
+	Reached bool `json:"reached,omitempty"`
 }
 
 // PeerStatus is one known peer with what is known of its connections.

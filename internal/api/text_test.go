@@ -185,7 +185,8 @@ func TestMillis(t *testing.T) {
 }
 
 func TestDegradedBy(t *testing.T) {
-	got := DegradedBy(example(t).Connections)
+	got := DegradedBy(append(example(t).Connections,
+		Connection{Outbound: true, Address: "host6", State: StateFailed, Reason: "connection limit", Reached: true}))
 	want := []string{
 		"connection to 192.0.2.8:40000 is pending",
 		"connection to host4 is retrying: wrong password",

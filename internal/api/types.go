@@ -96,6 +96,7 @@ type Connection struct {
 	Why       string        `json:"why,omitempty"`      // constant word: why it does not use a kernel path
 	Refused   bool          `json:"refused,omitempty"`  // it carries no frames: its path is below --min-path
 	Found     bool          `json:"found,omitempty"`    // no target: other peers told of the address
+	Reached   bool          `json:"reached,omitempty"`  // a target that --conn-limit leaves to other hosts, which lead there
 	Link      *Link         `json:"link,omitempty"`     // details, in report
 }
 
@@ -258,7 +259,7 @@ type MACEntry struct {
 
 // DegradedBy lists why cs are not all well, one line for each connection that is
 // not established. It is nil when all are; a target that is this peer itself does
-// not count, nor do strangers who were turned away, since anybody can be one, nor peers
+// not count, nor one that other hosts lead to for lack of room, nor do strangers who were turned away, since anybody can be one, nor peers
 // that were only heard of: they may be where nobody can dial them.
 func DegradedBy(cs []Connection) []string {
 	var out []string
@@ -278,7 +279,7 @@ func DegradedBy(cs []Connection) []string {
 // degrades reports whether not all is well because of c.
 func (c Connection) degrades() bool {
 	turnedAway := c.State == StateFailed && !c.Outbound
-	return c.State != StateEstablished && c.Reason != ReasonSelf && !turnedAway && !c.Found
+	return c.State != StateEstablished && c.Reason != ReasonSelf && !turnedAway && !c.Found && !c.Reached
 }
 
 // CheckCode is what `status --check` fails with because of cs: CodeAuth if passwords

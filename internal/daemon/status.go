@@ -59,6 +59,7 @@ func connection(c mesh.ConnStatus) api.Connection {
 		Reason:    string(c.Reason),
 		Retry:     c.Retry,
 		Found:     c.Found,
+		Reached:   c.Reached,
 	}
 	if c.Never {
 		a.Retry = time.Time{}

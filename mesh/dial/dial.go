@@ -108,8 +108,8 @@ const (
 	findGap    = 50 * time.Millisecond
 	hintTime   = time.Minute
 
-	overAfter = 2 * time.Second // with as many connections as may be
-	overGap   = time.Second     // between attempts over the limit, half to three halves of it
+	overAfter = 2 * time.Second        // with as many connections as may be
+	overGap   = 500 * time.Millisecond // between attempts over the limit, half to three halves of it
 )
 
 var (

@@ -643,3 +643,49 @@ func checkInvariants(t *rapid.T, w *world) {
 		t.Fatalf("%d attempts at once, %d over the limit", trying, over)
 	}
 }
+
+// With all connections in use targets that nothing leads to are dialed, one at a time;
+// others wait.
+func TestOverLimit(t *testing.T) {
+	w := newWorld(1)
+	reached := map[peer.Name]bool{}
+	w.m.cfg.Reaches = func(p peer.Name) bool { return reached[p] }
+	w.m.Up(w.now, 9, Conn{Peer: peerB})
+	w.m.Connect(w.now, []string{"10.0.1.1", "10.0.1.2"}, false)
+	if got := w.step(); got != "" {
+		t.Errorf("at once: %q", got)
+	}
+	w.now = w.now.Add(overAfter)
+	if got := w.step(); got != "dial 10.0.1.1:6783" || !w.m.targets["10.0.1.1"].over {
+		t.Errorf("when all rest: %q", got)
+	}
+	w.now = w.now.Add(time.Second)
+	if got := w.step(); got != "" {
+		t.Errorf("two at a time: %q", got)
+	}
+	reached[peerA] = true
+	w.m.Ended(w.now, w.last["10.0.1.1"], NoRoom, peerA, errX)
+	if got := w.step(); got != "dial 10.0.1.2:6783" {
+		t.Errorf("then: %q", got)
+	}
+	w.m.Ended(w.now, w.last["10.0.1.2"], NoRoom, peerA, errX)
+	w.now = w.now.Add(time.Hour)
+	if got := w.step(); got != "" || !w.next.IsZero() {
+		t.Errorf("others lead there: %q, again %v", got, w.next)
+	}
+	for _, u := range w.m.Unserved() {
+		if u.Err != ErrLimit || u.Peer != peerA {
+			t.Errorf("%+v", u)
+		}
+	}
+	clear(reached)
+	w.m.Rerouted()
+	if got := w.step(); got != "dial 10.0.1.1:6783" {
+		t.Errorf("nobody leads there any more: %q", got)
+	}
+	w.m.Ended(w.now, w.last["10.0.1.1"], NoRoom, peerA, errX)
+	w.m.Down(w.now, 9, Failed, errX)
+	if got := w.step(); !strings.Contains(got, "dial 10.0.1.") || w.m.targets["10.0.1.1"].over {
+		t.Errorf("when there is room: %q", got)
+	}
+}

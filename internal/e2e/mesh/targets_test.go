@@ -44,16 +44,21 @@ func TestHostnameTargets(t *testing.T) {
 	}
 }
 
-// Eight hosts that may have three connections each are one network nevertheless.
+// Eight hosts that may have three connections each are one network nevertheless, and
+// nothing is wrong with those of their targets that they have no connection to.
 func TestConnLimit(t *testing.T) {
 	_, sites := harness.NewSites(t, 8)
 	pw := harness.PasswordFile(t, harness.Password)
 	const limit = 3
 	harness.LaunchAll(t, sites, func(s *harness.Site) []string {
-		// All have the same list, with the first one's own address in it.
-		return append([]string{"--conn-limit", fmt.Sprint(limit), "--password-file", pw}, harness.Underlays(sites[:2]...)...)
+		// All have the same list, with their own address in it.
+		return append([]string{"--conn-limit", fmt.Sprint(limit), "--password-file", pw}, harness.Underlays(sites...)...)
 	})
 	t.Logf("all meet after %v", harness.Meet(t, startLimit, sites...))
+	for _, s := range sites {
+		harness.Within(t, startLimit, "a status without faults", func() bool { return s.Weave("status", "--check").Code == 0 })
+	}
+	once(t, sites)
 	for range 5 {
 		for _, s := range sites {
 			if n := s.Established(); n < 1 || n > limit {
@@ -62,7 +67,6 @@ func TestConnLimit(t *testing.T) {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	once(t, sites)
 	s := sites[0]
 	status := s.Daemon.MustWeave("status", "connections")
 	if own := s.IP4.String() + " "; harness.HasLine(status, own) && !harness.HasLine(status, own, "own") {
