@@ -27,6 +27,8 @@ type Capture struct {
 	dropped int
 	hits    map[string]int
 	example []byte // the first frame with a canary
+	kind    func(frame []byte) string
+	kinds   map[string]int
 }
 
 // Capture starts reading what the hosts send into the switch, those that are there
@@ -107,6 +109,9 @@ func (c *Capture) frame(b []byte) {
 	defer c.mu.Unlock()
 	c.frames++
 	c.bytes += len(b)
+	if c.kind != nil {
+		c.kinds[c.kind(b)]++
+	}
 	for _, canary := range c.canaries {
 		if !bytes.Contains(b, canary) {
 			continue
@@ -148,6 +153,21 @@ func (c *Capture) Hits() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.hits)
+}
+
+// Sort has the frames from now on counted by what kind calls them. kind must not
+// keep the frame.
+func (c *Capture) Sort(kind func(frame []byte) string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kind, c.kinds = kind, make(map[string]int)
+}
+
+// Kinds returns how many frames of each kind were read since Sort.
+func (c *Capture) Kinds() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.kinds)
 }
 
 // Dropped returns how many frames came too fast to be read. It is known after Stop.

@@ -18,10 +18,12 @@ func TestEncryptedByTheKernel(t *testing.T) {
 	lab, a, b := newSites(t)
 	pw := "--password-file=" + harness.PasswordFile(t, harness.Password)
 	const canary = "canary-in-the-cage"
-	seen := lab.Capture(canary, harness.Password)
+	seen := lab.Capture(append(innerHeaders(a, b), canary, harness.Password)...)
+	seen.Sort(frameKind)
 	up(a, b, pw, "--encrypted-path=kernel")
 	on(t, "fastdp", slowJoin, a, b)
 	harness.Within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
+	goesByCage(t, seen, a, b, canary)
 	stop := sings(a, b, canary)
 	for _, s := range []*site{a, b} {
 		harness.Within(t, slowJoin, "an encrypted connection", func() bool {
@@ -59,6 +61,7 @@ func TestEncryptedByTheKernel(t *testing.T) {
 	harness.Within(t, slowJoin, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
 	stop()
 	seen.MustBeClean()
+	mustBeSealed(t, seen)
 	a.MustWeave("reset", "--force")
 	if out := a.Exec("ip", "-br", "link"); strings.Contains(out, "weave") {
 		t.Errorf("links after reset:\n%s", out)
