@@ -30,6 +30,8 @@ const (
 	controlPort = 6783
 	cagePortNum = 6785
 	sessionData = 0x14 // first byte of what package session seals
+
+	cageFull = 32 + 50 + 1376 // data of the full MTU, which WireGuard does not pad beyond
 )
 
 // frameKind tells what an Ethernet frame of the underlay is, by its outer headers.
@@ -111,7 +113,7 @@ func datagramKind(b []byte, quoted bool) string {
 	case src == cagePortNum && dst == cagePortNum && payload[1]|payload[2]|payload[3] == 0:
 		// Types and lengths as in the protocol's paper, section 5.4.
 		switch n := len(payload); {
-		case payload[0] == 4 && whole(n >= 32 && n%16 == 0):
+		case payload[0] == 4 && whole(n >= 32 && n%16 == 0 || n == cageFull):
 			return kindData
 		case payload[0] == 1 && whole(n == 148), payload[0] == 2 && whole(n == 92), payload[0] == 3 && whole(n == 64):
 			return kindHandshake
@@ -198,6 +200,7 @@ func TestFrameKind(t *testing.T) {
 		want  string // a prefix
 	}{
 		{"data", udpFrame(cagePortNum, cagePortNum, message(4, 128)...), kindData},
+		{"data of the full MTU, not padded", udpFrame(cagePortNum, cagePortNum, message(4, 1458)...), kindData},
 		{"keepalive", udpFrame(cagePortNum, cagePortNum, message(4, 32)...), kindData},
 		{"initiation", udpFrame(cagePortNum, cagePortNum, message(1, 148)...), kindHandshake},
 		{"response", udpFrame(cagePortNum, cagePortNum, message(2, 92)...), kindHandshake},
