@@ -54,9 +54,7 @@ bench-vm: deps ## all paths, as ratios, in an emulated machine with openvswitch 
 	@scripts/deps.sh bench
 	$(BUILD) -o bin/wireguard-go golang.zx2c4.com/wireguard
 	$(BUILD) -o bin/bench ./bench
-	scripts/vm.sh -timeout 60m -limit 120m -out bench/results -with bin/wireguard-go -program bin/bench -- \
-		-weave bin/weave -wireguard bin/wireguard-go -emulated -short -mtu 1500,9000 -out /out -name vm $(BENCHFLAGS)
-	bin/bench -draw bench/results/vm.json
+	scripts/bench-vm.sh $(BENCHFLAGS)
 
 lint: ## go vet, gofmt, staticcheck
 	@GO='$(GO)' scripts/lint.sh

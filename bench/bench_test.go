@@ -238,6 +238,9 @@ func TestParseFlags(t *testing.T) {
 	if diff := cmp.Diff([]int{1500}, opt.mtus); diff != "" || opt.reps != 2 || opt.time != time.Second || len(opt.paths) != 1 {
 		t.Errorf("-short: got %d repetitions of %v, %d paths, MTUs %s", opt.reps, opt.time, len(opt.paths), diff)
 	}
+	if opt, err = parseFlags([]string{"-short", "-mtu", "1500,9000"}); err != nil || len(opt.mtus) != 2 {
+		t.Errorf("-short with two MTUs: got %v, %v", opt.mtus, err)
+	}
 	for _, bad := range []string{"-reps=0", "-mtu=1500,x", "-mtu=10", "-tests=tcp,quic", "-only=x", "-time=1ms", "-congestion=pigeon", "stray"} {
 		if _, err := parseFlags([]string{bad}); err == nil {
 			t.Errorf("%s: no error", bad)

@@ -98,14 +98,48 @@ func (r *result) lookBeside(file string) error {
 	return err
 }
 
-// draw writes an earlier run's reports again.
-func draw(file, beside string) error {
-	r, err := readResult(file)
+// draw writes the reports of earlier runs, a comma list of files, again: of one where
+// it is, of several as one result to dir and name.
+func draw(list, beside, dir, name string) error {
+	files := strings.Split(list, ",")
+	r, err := readResult(files[0])
 	if err != nil {
 		return err
+	}
+	if len(files) == 1 {
+		dir, name = filepath.Dir(list), strings.TrimSuffix(filepath.Base(list), ".json")
+	}
+	for _, file := range files[1:] {
+		more, err := readResult(file)
+		if err != nil {
+			return err
+		}
+		if err := r.join(more); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
 	}
 	if err := r.lookBeside(beside); err != nil {
 		return err
 	}
-	return r.write(filepath.Dir(file), strings.TrimSuffix(filepath.Base(file), ".json"), r.paths())
+	return r.write(dir, name, r.paths())
+}
+
+// join adds a run with other underlays. A ratio is always one within a run, so all that
+// the runs must have in common is what the heading says of them.
+func (r *result) join(more *result) error {
+	ours, theirs := r.Machine, more.Machine
+	ours.Date, theirs.Date = "", ""
+	if ours != theirs || !slices.Equal(r.Options.Paths, more.Options.Paths) || !slices.Equal(r.Options.TCP, more.Options.TCP) ||
+		r.Options.Reps != more.Options.Reps || r.Options.Transfer != more.Options.Transfer {
+		return errors.New("another machine, version, or options")
+	}
+	for _, mtu := range more.Options.MTUs {
+		if slices.Contains(r.Options.MTUs, mtu) {
+			return fmt.Errorf("MTU %d again", mtu)
+		}
+	}
+	r.Options.MTUs = append(r.Options.MTUs, more.Options.MTUs...)
+	r.Samples = append(r.Samples, more.Samples...)
+	r.Errors = append(r.Errors, more.Errors...)
+	return nil
 }

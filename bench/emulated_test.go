@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -143,7 +145,7 @@ func TestDrawAgain(t *testing.T) {
 		want[ext] = read(ext)
 	}
 	os.Remove(filepath.Join(dir, "vm.txt"))
-	if err := draw(filepath.Join(dir, "vm.json"), ""); err != nil {
+	if err := draw(filepath.Join(dir, "vm.json"), "", "", ""); err != nil {
 		t.Fatal(err)
 	}
 	for ext, text := range want {
@@ -153,7 +155,50 @@ func TestDrawAgain(t *testing.T) {
 	}
 	for name, text := range map[string]string{"other.json": `{"schema":99}`, "none.json": "{"} {
 		os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)
-		if err := draw(filepath.Join(dir, name), ""); err == nil {
+		if err := draw(filepath.Join(dir, name), "", "", ""); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// Runs of one machine with different underlays make one result.
+func TestDrawTogether(t *testing.T) {
+	dir := t.TempDir()
+	var files []string
+	save := func(change func(*result)) string {
+		r := emulatedExample()
+		change(r)
+		b, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, filepath.Join(dir, fmt.Sprint(len(files), ".json")))
+		if err := os.WriteFile(files[len(files)-1], b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return files[len(files)-1]
+	}
+	of := func(mtu int) func(*result) {
+		return func(r *result) {
+			r.Options.MTUs = []int{mtu}
+			r.Samples = slices.DeleteFunc(r.Samples, func(s sample) bool { return s.MTU != mtu })
+		}
+	}
+	small, jumbo := save(of(1500)), save(of(9000))
+	if err := draw(small+","+jumbo, "", dir, "vm"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readResult(filepath.Join(dir, "vm.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := emulatedExample()
+	if diff := cmp.Diff(want.Options, got.Options); diff != "" || len(got.Samples) != len(want.Samples) {
+		t.Errorf("%d samples, want %d (-want +got)\n%s", len(got.Samples), len(want.Samples), diff)
+	}
+	other := save(func(r *result) { of(9000)(r); r.Machine.Version = "another" })
+	for name, list := range map[string]string{"twice": small + "," + small, "another version": small + "," + other} {
+		if err := draw(list, "", dir, "bad"); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

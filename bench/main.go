@@ -55,7 +55,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	if opt.draw != "" {
-		err = draw(opt.draw, opt.beside)
+		err = draw(opt.draw, opt.beside, opt.out, opt.name)
 	} else {
 		err = run(ctx, opt)
 	}
@@ -71,9 +71,6 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// bothMTUs are the usual underlays'.
-const bothMTUs = "1500,9000"
-
 func parseFlags(args []string) (opt options, err error) {
 	opt = options{
 		omit: time.Second, pings: 300, udpTime: 2 * time.Second,
@@ -87,11 +84,11 @@ func parseFlags(args []string) (opt options, err error) {
 	fs.StringVar(&only, "only", "", "comma list of paths (default all): "+strings.Join(pathNames(), ","))
 	fs.StringVar(&tests, "tests", "tcp,udp,ping", "comma list of what to measure")
 	fs.StringVar(&congestion, "congestion", "cubic,bbr", "comma list of TCP congestion controls: the first for everything, the others, where the kernel has them, for one stream beside it")
-	fs.StringVar(&mtus, "mtu", bothMTUs, "comma list of underlay MTUs")
+	fs.StringVar(&mtus, "mtu", "1500,9000", "comma list of underlay MTUs")
 	fs.DurationVar(&opt.time, "time", 3*time.Second, "length of each TCP transfer, after one more second that is not counted")
 	fs.StringVar(&opt.out, "out", filepath.Join("bench", "results"), "directory for the results")
 	fs.StringVar(&opt.name, "name", "latest", "file name of the results, without extension")
-	fs.StringVar(&opt.draw, "draw", "", "measure nothing: write the reports of this `file` of results (JSON) again")
+	fs.StringVar(&opt.draw, "draw", "", "measure nothing: write the reports of these `files` of results (JSON) again, commas between; several with different MTUs become one")
 	fs.StringVar(&opt.beside, "beside", filepath.Join("bench", "results", "vm.json"), "`file` of an emulated machine's results, shown beside where this kernel lacks a path")
 	fs.BoolVar(&opt.emulated, "emulated", false, "the machine's clock counts instructions: report ratios only")
 	fs.StringVar(&opt.tools.weave, "weave", "", "weave binary (default: built)")
@@ -103,7 +100,8 @@ func parseFlags(args []string) (opt options, err error) {
 		return opt, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	if short {
-		if shorten(&opt, fs); mtus == bothMTUs {
+		shorten(&opt, fs)
+		if !given(fs)["mtu"] {
 			mtus = "1500"
 		}
 	}
@@ -135,10 +133,16 @@ func (opt *options) parseLists(mtus, tests, only string) (err error) {
 	return err
 }
 
+// given are the flags that were given.
+func given(fs *flag.FlagSet) map[string]bool {
+	names := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { names[f.Name] = true })
+	return names
+}
+
 // shorten turns opt into the smoke test, except where a flag was given.
 func shorten(opt *options, fs *flag.FlagSet) {
-	given := map[string]bool{}
-	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	given := given(fs)
 	if !given["reps"] {
 		opt.reps = 1
 	}
