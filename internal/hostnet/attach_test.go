@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -429,6 +430,34 @@ func TestContainerGone(t *testing.T) {
 	}
 	if _, err := w.host.Detach(t.Context(), bridge, c, nil); !errors.Is(err, hostnet.ErrNoNamespace) {
 		t.Errorf("detach: %v", err)
+	}
+}
+
+// A container that is made again at once has the name of the one that ends.
+func TestContainerReplaced(t *testing.T) {
+	w := newBridged(t)
+	path := filepath.Join(t.TempDir(), "web")
+	name := func(n *testnet.Namespace) {
+		os.Remove(path)
+		if err := os.Symlink(n.Path(), path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := w.lab.Namespace("web")
+	name(n)
+	for i := range 10 {
+		w.attach(t, ref(t, "netns:"+path), "10.55.0.1/24")
+		next := w.lab.Namespace(fmt.Sprintf("web%d", i))
+		name(next)
+		n.Delete()
+		n = next
+		eventually(t, "the kernel removes the pair", func() bool {
+			list, err := w.host.List(bridge)
+			if err != nil {
+				t.Fatalf("while container %d ends: %v", i, err)
+			}
+			return len(list) == 0
+		})
 	}
 }
 

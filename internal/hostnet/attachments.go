@@ -98,7 +98,7 @@ func (h *Host) List(bridge string) ([]Attachment, error) {
 	var out []Attachment
 	for _, p := range pairs {
 		att, err := h.describe(p)
-		if isGone(err) || errors.Is(err, unix.EINVAL) && h.ended(p.ref) {
+		if isGone(err) || errors.Is(err, unix.EINVAL) && h.ended(p) {
 			continue // it went between the two looks
 		}
 		if err != nil {
@@ -112,17 +112,19 @@ func (h *Host) List(bridge string) ([]Attachment, error) {
 
 // ended reports whether a container's namespace is gone. Its pair outlives it for a
 // moment, in which looking inside is EINVAL: the kernel has forgotten the namespace's id
-// (net/core/net_namespace.c, cleanup_net).
-func (h *Host) ended(ref string) bool {
-	c, err := ParseContainer(ref)
+// (net/core/net_namespace.c, cleanup_net). Another may have the name by then.
+func (h *Host) ended(p pair) bool {
+	c, err := ParseContainer(p.ref)
 	if err != nil {
 		return false
 	}
 	s, err := h.enter(c)
-	if err == nil {
-		s.close()
+	if err != nil {
+		return errors.Is(err, ErrNoNamespace)
 	}
-	return errors.Is(err, ErrNoNamespace)
+	defer s.close()
+	id, err := h.nl.GetNetNsIdByFd(s.fd())
+	return err == nil && id != p.nsid
 }
 
 // ours returns the complete pairs that are not on another bridge.
