@@ -163,7 +163,11 @@ func (l *loop) linkEvent(c *conn, k *link, e overlay.Event) {
 	if changed && e.Up {
 		c.log.Info("link up", "path", k.path)
 	} else if changed || (e.Fatal && !e.Up) {
-		c.log.Warn("link down", "path", k.path, "reason", e.Reason, "err", e.Err)
+		facts := []any{"path", k.path, "reason", e.Reason}
+		if e.Err != nil {
+			facts = append(facts, "err", e.Err)
+		}
+		c.log.Warn("link down", facts...)
 	}
 	if e.Fatal && !e.Up {
 		l.drop(c, &Error{Reason: ReasonNoPath, Text: k.path + " link: " + e.Reason, Err: e.Err}, true)

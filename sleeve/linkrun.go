@@ -159,7 +159,11 @@ func (r *linkRun) notify(e overlay.Event) {
 		r.log.Info("link up", "remote", r.l.endpoint.Load().String(), "cipher", r.l.p.Agreement.Cipher.String(),
 			"mtu", innerMTU(r.limit), "rtt", r.state.heart.rtt)
 	} else {
-		r.log.Warn("link down", "reason", e.Reason, "error", e.Err)
+		facts := []any{"reason", e.Reason}
+		if e.Err != nil {
+			facts = append(facts, "err", e.Err)
+		}
+		r.log.Warn("link down", facts...)
 	}
 	r.l.p.Notify(e)
 }

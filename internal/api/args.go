@@ -69,6 +69,9 @@ func ParsePeer(s string) (Endpoint, error) {
 	if !isHost(host) {
 		return bad()
 	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
+		return Endpoint{}, fmt.Errorf("%q is an address of a single link, which needs a device, for instance %s%%eth0: %w", clip(s), a, ErrBadPeer)
+	}
 	e := Endpoint{Host: host}
 	if port != "" {
 		n, err := strconv.ParseUint(port, 10, 16)

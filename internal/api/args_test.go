@@ -30,7 +30,7 @@ func TestParsePeer(t *testing.T) {
 	for _, in := range []string{
 		"", " ", "host 2", "host2:", ":6783", "host2:0", "host2:65536", "host2:+5", "host2:http", "host2:-1",
 		"[192.0.2.7]:1", "[2001:db8::7", "2001:db8::7]:1", "[2001:db8::7]x", "[2001:db8::7]:", "[]:1",
-		"192.0.2", "1.2.3.4.5", "300.1.1.1", "0.0.0.0", "::", "224.0.0.1", "ff02::1",
+		"192.0.2", "1.2.3.4.5", "300.1.1.1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "fe80::1", "[fe80::1]:6783",
 		"-host", "host-", "a..b", ".a", "a/b", "a@b", "höst", "http://host2", "host2\n", strings.Repeat("a", 64), strings.Repeat("a.", 200),
 	} {
 		if got, err := ParsePeer(in); !errors.Is(err, ErrBadPeer) {
