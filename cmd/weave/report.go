@@ -13,6 +13,7 @@ import (
 
 func (a *app) reportCommand() *cobra.Command {
 	var format string
+	var asJSON bool // as it is anyway: here for scripts that give it to all
 	cmd := &cobra.Command{
 		Use:   "report [-f TEMPLATE]",
 		Short: "Print all that the daemon knows, as JSON or through a template",
@@ -24,6 +25,9 @@ it; the function "json" prints a part as JSON. Passwords and keys are not in it.
 		Args: argCount(0, 0, "none"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t, err := parseTemplate(format)
+			if asJSON && t != nil {
+				return usage(cmd, "--json and --format: give one of them")
+			}
 			if err != nil {
 				return usage(cmd, "%w", err)
 			}
@@ -42,6 +46,7 @@ it; the function "json" prints a part as JSON. Passwords and keys are not in it.
 		},
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", "Go template")
+	addJSON(cmd, &asJSON)
 	return cmd
 }
 

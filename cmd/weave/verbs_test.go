@@ -212,11 +212,7 @@ func TestVerbs(t *testing.T) {
 		}
 	}
 	for _, args := range []string{"status", "status connections", "status peers", "status targets", "status ipam", "status dns", "dns-lookup web", "dns-args", "ps", "version", "report"} {
-		words := strings.Split(args, " ")
-		if args != "report" {
-			words = append(words, "--json")
-		}
-		out, errs, code := c.run(words...)
+		out, errs, code := c.run(append(strings.Split(args, " "), "--json")...)
 		var v struct{ Schema string }
 		if err := json.Unmarshal([]byte(out), &v); err != nil || v.Schema != "v1" || code != 0 || errs != "" {
 			t.Errorf("%s --json: %v, exit %d, %s%s", args, err, code, out, errs)
