@@ -155,15 +155,11 @@ func (r *linkRun) swap() {
 
 func (r *linkRun) notify(e overlay.Event) {
 	r.publish()
-	if e.Up {
-		r.log.Info("link up", "remote", r.l.endpoint.Load().String(), "cipher", r.l.p.Agreement.Cipher.String(),
+	if e.Up { // who owns the link tells the user
+		r.log.Debug("link up", "remote", r.l.endpoint.Load().String(), "cipher", r.l.p.Agreement.Cipher.String(),
 			"mtu", innerMTU(r.limit), "rtt", r.state.heart.rtt)
 	} else {
-		facts := []any{"reason", e.Reason}
-		if e.Err != nil {
-			facts = append(facts, "err", e.Err)
-		}
-		r.log.Warn("link down", facts...)
+		r.log.Debug("link down", "reason", e.Reason, "err", e.Err)
 	}
 	r.l.p.Notify(e)
 }
