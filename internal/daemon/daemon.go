@@ -98,6 +98,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	undo.add(d.dataplane.close)
+	undo.add(reserveProcs(2 * d.cfg.Lanes)) // one that sends and one that receives
 	steer.sw = d.sw
 	d.hostside = &hostside{
 		host: host, tap: d.tap.Name(), steer: steer, log: steer.log, joined: make(chan struct{}, 1), grown: make(chan struct{}, 1),
