@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,7 +35,8 @@ type daemon struct {
 	started time.Time
 	stop    context.CancelFunc
 
-	encrypted bool // a password was given
+	encrypted bool                  // a password was given
+	psk       func() *handshake.PSK // of it; waits until it is made
 
 	*dataplane
 	store    *store.Store
@@ -75,6 +77,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	var undo cleanup
 	defer undo.run()
 
+	d.psk = d.stretch() // takes longer than all else
+	undo.add(func() { d.psk() })
 	if d.store, err = store.Open(d.cfg.StateDir, d.log); err != nil {
 		return err
 	}
@@ -258,15 +262,20 @@ func (d *daemon) vouched(from peer.Name, macs []ether.MAC) {
 	}
 }
 
-// psk stretches the password and forgets it.
-func (d *daemon) psk() *handshake.PSK {
+// stretch begins to make the network's key of the password, and forgets that. What it
+// returns waits for the key; nil: there is no password.
+func (d *daemon) stretch() (psk func() *handshake.PSK) {
 	if d.cfg.Password == nil {
-		return nil
+		return func() *handshake.PSK { return nil }
 	}
-	psk := handshake.PSKFromPassword(d.cfg.Password)
-	clear(d.cfg.Password)
-	debug.FreeOSMemory() // Argon2id's 64 MiB
-	return psk
+	made := make(chan *handshake.PSK, 1)
+	go func() {
+		psk := handshake.PSKFromPassword(d.cfg.Password)
+		clear(d.cfg.Password)
+		debug.FreeOSMemory() // Argon2id's 64 MiB
+		made <- psk
+	}()
+	return sync.OnceValue(func() *handshake.PSK { return <-made })
 }
 
 // onChange is called on the mesh's goroutine.
