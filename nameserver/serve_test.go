@@ -48,9 +48,12 @@ func listen(t testing.TB, addr string, n int) (Sockets, string) {
 	return s, s.Packet[0].LocalAddr().String()
 }
 
+// exchangeTime is more than a busy machine takes: a reply that is lost never comes.
+const exchangeTime = 30 * time.Second
+
 func exchange(t testing.TB, network, to string, q *dns.Msg) *dns.Msg {
 	t.Helper()
-	m, _, err := (&dns.Client{Net: network, Timeout: 5 * time.Second, UDPSize: 1232}).Exchange(q, to)
+	m, _, err := (&dns.Client{Net: network, Timeout: exchangeTime, UDPSize: 1232}).Exchange(q, to)
 	if err != nil {
 		t.Fatalf("%s %s: %v", network, to, err)
 	}
