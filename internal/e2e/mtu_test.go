@@ -39,28 +39,32 @@ func TestPathNarrows(t *testing.T) {
 			a, b := sites[0], sites[1]
 			harness.Watched(a, b)
 			pw := harness.PasswordFile(t, harness.Password)
-			to := a.IP4
+			via := 0
 			if tt.v6 {
-				to = a.IP6
+				via = 1
 			}
 			a.Launch("--password-file", pw)
-			b.Launch("--password-file", pw, to.String())
+			b.Launch("--password-file", pw, a.Via(via))
 			harness.Joined(t, a, b)
-			f := harness.StartFlow(t, a, b, b.In4)
+			flows := []*harness.Flow{harness.StartFlow(t, a, b, b.In4), harness.StartFlow(t, b, a, a.In6)}
 			time.Sleep(time.Second)
 			harness.Narrow(a.Host, tt.mtu)
 			harness.Narrow(b.Host, tt.mtu)
-			f.Reset()
-			time.Sleep(recovery + time.Second)
-			sent := f.Bytes.Load()
-			time.Sleep(time.Second)
-			gap := f.Longest()
-			t.Logf("stood still for %v, %d kB in the last second, mtu %d and %d", gap, (f.Bytes.Load()-sent)>>10, a.LinkMTU(b), b.LinkMTU(a))
-			if gap > recovery {
-				t.Errorf("the stream stood still for %v, want %v at most", gap, recovery)
+			for _, f := range flows {
+				f.Reset()
 			}
-			if f.Bytes.Load()-sent < 1<<20 {
-				t.Errorf("%d bytes in the last second", f.Bytes.Load()-sent)
+			time.Sleep(recovery + time.Second)
+			for i, f := range flows {
+				sent := f.Bytes.Load()
+				time.Sleep(time.Second)
+				gap := f.Longest()
+				t.Logf("%s stood still for %v, %d kB in the last second, mtu %d and %d", []string{"IPv4", "IPv6"}[i], gap, (f.Bytes.Load()-sent)>>10, a.LinkMTU(b), b.LinkMTU(a))
+				if gap > recovery {
+					t.Errorf("the stream stood still for %v, want %v at most", gap, recovery)
+				}
+				if f.Bytes.Load()-sent < 1<<20 {
+					t.Errorf("%d bytes in the last second", f.Bytes.Load()-sent)
+				}
 			}
 			if got, want := a.LinkMTU(b), tt.mtu-tt.headers; got > want || got < want-8 {
 				t.Errorf("link's mtu is %d, want %d", got, want)
@@ -72,70 +76,120 @@ func TestPathNarrows(t *testing.T) {
 			if tt.v6 {
 				return // once is enough
 			}
-			f.Reset()
 			harness.Narrow(a.Host, 0)
 			harness.Narrow(b.Host, 0)
-			harness.Within(t, 30*time.Second, "the full size again", func() bool { return a.LinkMTU(b) == 1500-tt.headers })
-			if gap := f.Longest(); gap > time.Second {
-				t.Errorf("the stream stood still for %v when the path became wide again", gap)
+			for _, f := range flows {
+				f.Reset()
 			}
+			took := harness.Within(t, 30*time.Second, "the full size again", func() bool { return a.LinkMTU(b) == 1500-tt.headers })
+			t.Logf("the full size again after %v", took)
+			for _, f := range flows {
+				if gap := f.Longest(); gap > time.Second {
+					t.Errorf("a stream stood still for %v when the path became wide again", gap)
+				}
+			}
+		})
+	}
+}
+
+// eachUnderlay runs a test over IPv4 and over IPv6, side by side; via is for Via, headers
+// are the bytes of an outer packet that are not the inner one's.
+func eachUnderlay(t *testing.T, test func(t *testing.T, via, headers int)) {
+	t.Parallel()
+	for via, headers := range []int{harness.Outer4, harness.Outer6} {
+		t.Run([]string{"IPv4", "IPv6"}[via], func(t *testing.T) {
+			t.Parallel()
+			test(t, via, headers)
 		})
 	}
 }
 
 // An underlay with jumbo frames is used to the full without a word from the user:
 // with the usual overlay MTU a datagram carries several segments, with a large one
-// a large segment.
+// a large segment; at once, or when the underlay grows.
 func TestJumboUnderlay(t *testing.T) {
-	for _, flags := range [][]string{nil, {"--mtu", "8900"}} {
-		t.Run(fmt.Sprint(flags), func(t *testing.T) {
-			_, sites := harness.NewSites(t, 2, testnet.MTU(9000))
-			a, b := sites[0], sites[1]
-			harness.Watched(a, b)
-			flags := append([]string{"--no-fastdp"}, flags...) // it is sleeve's size that is looked for
-			a.Launch(flags...)
-			b.Launch(append(flags, a.IP4.String())...)
-			harness.Joined(t, a, b)
-			harness.Within(t, 5*time.Second, "full jumbo size", func() bool { return a.LinkMTU(b) == 9000-harness.Outer4 })
-			r := harness.Stream(t, a.Box, b.Box, b.In4, 32<<20, 20*time.Second)
-			large := harness.PathCounts(b.Host)[2]
-			t.Logf("%.0f Mb/s, %d datagrams of more than 8000 bytes", r.Mbps(), large)
-			if want := 32 << 20 / 9000 * 8 / 10; large < want {
-				t.Errorf("%d datagrams of more than 8000 bytes carried 32 MiB, want %d at least", large, want)
-			}
-			harness.NoFragments(t, a, b)
+	for _, tt := range []struct {
+		name  string
+		start int
+		flags []string
+	}{{"usual MTU", 9000, nil}, {"large MTU", 9000, []string{"--mtu", "8870"}}, {"grown", 1500, nil}} {
+		t.Run(tt.name, func(t *testing.T) {
+			eachUnderlay(t, func(t *testing.T, via, headers int) {
+				_, sites := harness.NewSites(t, 2, testnet.MTU(tt.start))
+				a, b := sites[0], sites[1]
+				harness.Watched(a, b)
+				flags := append([]string{"--no-fastdp"}, tt.flags...) // it is sleeve's size that is looked for
+				a.Launch(flags...)
+				b.Launch(append(flags, a.Via(via))...)
+				harness.Joined(t, a, b)
+				harness.Within(t, 5*time.Second, "the underlay's size", func() bool { return a.LinkMTU(b) == tt.start-headers })
+				b.SetMTU(9000)
+				a.SetMTU(9000)
+				// The first of the two looked for more in vain, and does so again 10 s later.
+				for _, dir := range [][2]*harness.Site{{a, b}, {b, a}} {
+					took := harness.Within(t, 30*time.Second, "full jumbo size", func() bool { return dir[0].LinkMTU(dir[1]) == 9000-headers })
+					t.Logf("%s to %s: full jumbo size after %v more", dir[0].Label, dir[1].Label, took)
+				}
+				for _, to := range []netip.Addr{b.In4, b.In6} {
+					before := harness.PathCounts(b.Host)[2]
+					r := harness.Stream(t, a.Box, b.Box, to, 16<<20, 20*time.Second)
+					large := harness.PathCounts(b.Host)[2] - before
+					t.Logf("to %v: %.0f Mb/s, %d datagrams of more than 7500 bytes", to, r.Mbps(), large)
+					if want := 16 << 20 / 9000 * 8 / 10; large < want {
+						t.Errorf("%d datagrams of more than 7500 bytes carried 16 MiB, want %d at least", large, want)
+					}
+				}
+				harness.NoFragments(t, a, b)
+			})
 		})
 	}
 }
 
 // Hosts with 9000 and with 1500 bytes meet in one mesh: each link is as wide as its
-// path.
+// path, and so are the datagrams.
 func TestMixedUnderlay(t *testing.T) {
-	lab := testnet.New(t)
-	var sites []*harness.Site
-	for i, mtu := range []int{9000, 9000, 1500} {
-		sites = append(sites, harness.SiteOn(t, lab.Host(string(rune('a'+i)), testnet.MTU(mtu)), i+1))
-	}
-	a, b, c := sites[0], sites[1], sites[2]
-	harness.Watched(sites...)
-	pw := harness.PasswordFile(t, harness.Password)
-	a.Launch("--password-file", pw)
-	b.Launch("--password-file", pw, a.IP4.String())
-	c.Launch("--password-file", pw, a.IP4.String(), b.IP4.String())
-	harness.Joined(t, sites...)
-	for _, tt := range []struct {
-		from, to *harness.Site
-		mtu      int
-	}{{a, b, 9000}, {b, a, 9000}, {a, c, 1500}, {c, a, 1500}, {b, c, 1500}, {c, b, 1500}} {
-		harness.Within(t, 10*time.Second, tt.from.Label+" to "+tt.to.Label, func() bool { return tt.from.LinkMTU(tt.to) == tt.mtu-harness.Outer4 })
-		r := harness.Stream(t, tt.from.Box, tt.to.Box, tt.to.In4, 8<<20, 20*time.Second)
-		t.Logf("%s to %s: mtu %d, %.0f Mb/s", tt.from.Label, tt.to.Label, tt.from.LinkMTU(tt.to), r.Mbps())
-	}
-	harness.NoFragments(t, sites...)
+	eachUnderlay(t, func(t *testing.T, via, headers int) {
+		lab := testnet.New(t)
+		var sites []*harness.Site
+		for i, mtu := range []int{9000, 9000, 1500} {
+			sites = append(sites, harness.SiteOn(t, lab.Host(string(rune('a'+i)), testnet.MTU(mtu)), i+1))
+		}
+		a, b, c := sites[0], sites[1], sites[2]
+		harness.Watched(sites...)
+		pw := harness.PasswordFile(t, harness.Password)
+		a.Launch("--password-file", pw)
+		b.Launch("--password-file", pw, a.Via(via))
+		c.Launch("--password-file", pw, a.Via(via), b.Via(via))
+		harness.Joined(t, sites...)
+		for _, tt := range []struct {
+			from, to *harness.Site
+			mtu      int
+		}{{a, b, 9000}, {b, a, 9000}, {a, c, 1500}, {c, a, 1500}, {b, c, 1500}, {c, b, 1500}} {
+			harness.Within(t, 10*time.Second, tt.from.Label+" to "+tt.to.Label, func() bool { return tt.from.LinkMTU(tt.to) == tt.mtu-headers })
+			before := harness.PathCounts(tt.to.Host)
+			const size = 4 << 20
+			r := harness.Stream(t, tt.from.Box, tt.to.Box, tt.to.In4, size, 20*time.Second)
+			harness.Stream(t, tt.from.Box, tt.to.Box, tt.to.In6, size, 20*time.Second)
+			after := harness.PathCounts(tt.to.Host)
+			whole := after[3] - before[3]
+			if tt.mtu == 9000 {
+				whole = after[2] - before[2]
+			}
+			t.Logf("%s to %s: mtu %d, %.0f Mb/s, %d datagrams that fill the path", tt.from.Label, tt.to.Label, tt.from.LinkMTU(tt.to), r.Mbps(), whole)
+			if want := 2 * size / tt.mtu * 8 / 10; whole < want {
+				t.Errorf("%s to %s: %d datagrams fill the path, want %d at least", tt.from.Label, tt.to.Label, whole, want)
+			}
+		}
+		harness.NoFragments(t, sites...)
+	})
 }
 
 // What is larger than the path and may not be cut is answered; the rest arrives.
 func TestPacketTooBig(t *testing.T) {
+	eachUnderlay(t, tooBig)
+}
+
+func tooBig(t *testing.T, via, headers int) {
 	_, sites := harness.NewSites(t, 2)
 	a, b := sites[0], sites[1]
 	harness.Watched(a, b)
@@ -143,9 +197,9 @@ func TestPacketTooBig(t *testing.T) {
 	harness.Narrow(a.Host, path)
 	harness.Narrow(b.Host, path)
 	a.Launch()
-	b.Launch(a.IP4.String())
+	b.Launch(a.Via(via))
 	harness.Joined(t, a, b)
-	const inner = path - harness.Outer4
+	inner := path - headers
 	harness.Within(t, 10*time.Second, "the size of the path", func() bool { return a.LinkMTU(b) == inner && b.LinkMTU(a) == inner })
 	harness.MustPing(t, a.Box, b.In4, "-M", "do", "-s", strconv.Itoa(inner-28))
 	r := harness.Ping(a.Box, b.In4, 2, "-M", "do", "-s", "1300")

@@ -23,7 +23,8 @@ func Narrow(h *testnet.Host, mtu int) {
 	rules += "table inet path {\n chain in {\n  type filter hook prerouting priority -450;\n" +
 		"  iifname eth0 ip frag-off & 0x3fff != 0 counter\n" +
 		"  iifname eth0 exthdr frag exists counter\n" +
-		"  iifname eth0 udp length > 8000 counter\n"
+		"  iifname eth0 udp length > 7500 counter\n" +
+		"  iifname eth0 udp length 1401-7500 counter\n"
 	if mtu > 0 {
 		rules += fmt.Sprintf("  iifname eth0 meta length > %d counter drop\n", mtu)
 	}
@@ -32,7 +33,8 @@ func Narrow(h *testnet.Host, mtu int) {
 }
 
 // PathCounts reads what Narrow's rules counted: IPv4 fragments, IPv6 fragments,
-// datagrams of more than 8000 bytes, and, if the path is narrow, packets lost to that.
+// datagrams of more than 7500 bytes, of more than 1400 to 7500, and, if the path is narrow,
+// packets lost to that.
 func PathCounts(h *testnet.Host) (counts []int) {
 	for line := range strings.Lines(h.Exec("nft", "list", "table", "inet", "path")) {
 		if _, rest, ok := strings.Cut(line, "counter packets "); ok {
