@@ -45,6 +45,9 @@ const (
 
 var roles = []string{"h1", "h2", "c1", "c2"}
 
+// relayRole is a host that only relayed paths have.
+const relayRole = "h3"
+
 // ns returns the name of the namespace of a role.
 func ns(role string) string { return nsPrefix + strconv.Itoa(os.Getpid()) + "-" + role }
 
@@ -88,7 +91,7 @@ func (b *bed) close() {
 	for _, p := range b.procs {
 		p.stop()
 	}
-	for _, role := range roles {
+	for _, role := range append(roles[:len(roles):len(roles)], relayRole) {
 		removeNamespace(ns(role))
 	}
 	for _, name := range b.leftovers {

@@ -192,8 +192,8 @@ func TestSelectPaths(t *testing.T) {
 		"":                     pathNames(),
 		"veth":                 {"veth"},
 		"weave-aes,wireguard":  {"wireguard-go", "weave-aes"},
-		"weave":                {"weave-fastdp", "weave-ovs", "weave-cage", "weave-clear", "weave-aes", "weave-chacha"},
-		"weave,vxlan,weave-ch": {"vxlan", "weave-fastdp", "weave-ovs", "weave-cage", "weave-clear", "weave-aes", "weave-chacha"},
+		"weave":                {"weave-fastdp", "weave-ovs", "weave-cage", "weave-clear", "weave-aes", "weave-relay", "weave-chacha"},
+		"weave,vxlan,weave-ch": {"vxlan", "weave-fastdp", "weave-ovs", "weave-cage", "weave-clear", "weave-aes", "weave-relay", "weave-chacha"},
 	} {
 		got, err := selectPaths(only)
 		if diff := cmp.Diff(want, names(got)); err != nil || diff != "" {

@@ -65,6 +65,7 @@ func allPaths() []path {
 		{"weave-cage", "weave fastdp (cage), ChaCha20", weavePath, wireguardModule, setupWeave(daemons{path: fastdp, password: true, flags: []string{"--encrypted-path=kernel"}})},
 		{"weave-clear", "weave sleeve, clear", weavePath, "", setupWeave(daemons{path: sleeve, flags: []string{"--no-fastdp"}})},
 		{"weave-aes", "weave sleeve, AES-256-GCM", weavePath, "", setupWeave(daemons{path: sleeve, password: true, flags: []string{"--no-fastdp", "--cipher=aes"}})},
+		{"weave-relay", "weave sleeve, AES, relayed", weavePath, "", setupWeave(daemons{path: sleeve, password: true, relayed: true, flags: []string{"--no-fastdp", "--cipher=aes"}})},
 		{"weave-chacha", "weave sleeve, ChaCha20", weavePath, "", setupWeave(daemons{path: sleeve, password: true, flags: []string{"--no-fastdp", "--cipher=chacha"}})},
 	}
 }

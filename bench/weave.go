@@ -16,6 +16,7 @@ import (
 const (
 	weaveMTU      = 1376
 	weaveOverhead = 82  // UDP over IPv4, shard header and tag, inner Ethernet
+	relayOverhead = 12  // the two ends of a way through others
 	cageOverhead  = 110 // WireGuard over IPv4, in it vxlan over IPv4, inner Ethernet
 )
 
@@ -29,6 +30,7 @@ const (
 type daemons struct {
 	path     string   // that their connection must take
 	password bool     // the same for both; without one data is in clear
+	relayed  bool     // by a third, the only one that both know
 	flags    []string // of launch
 }
 
@@ -49,9 +51,19 @@ func setupWeave(d daemons) func(context.Context, *bed) (*endpoints, error) {
 			}
 			args = append(args, "--password-file", password)
 		}
+		targets := [2]string{underlay[1].String(), underlay[0].String()}
+		if d.relayed {
+			args = append(args, "--no-discovery")
+			p, err := b.relay(ctx, args)
+			if err != nil {
+				return nil, err
+			}
+			e.daemons = append(e.daemons, p.pid())
+			targets = [2]string{relayVia(0) + "2", relayVia(1) + "2"}
+		}
 		for i, host := range roles[:2] {
 			p, err := b.daemon(host, weaveEnv(b, host),
-				append(args[:len(args):len(args)], "--nickname", host, "--name", "::"+strconv.Itoa(i+1), underlay[1-i].String())...)
+				append(args[:len(args):len(args)], "--nickname", host, "--name", "::"+strconv.Itoa(i+1), targets[i])...)
 			if err != nil {
 				return nil, err
 			}
@@ -65,13 +77,40 @@ func setupWeave(d daemons) func(context.Context, *bed) (*endpoints, error) {
 	}
 }
 
+// relayVia begins the addresses of the wire from h1 (0) or h2 (1), which is .1, to the
+// relay, .2.
+func relayVia(i int) string { return fmt.Sprintf("198.18.%d.", i+1) }
+
+// relay makes a host with a wire to h1 and one to h2, and starts a daemon on it.
+func (b *bed) relay(ctx context.Context, args []string) (*proc, error) {
+	if err := ip(ctx, "", "netns add "+ns(relayRole)); err != nil {
+		return nil, err
+	}
+	for i, host := range roles[:2] {
+		far := fmt.Sprintf("under%d", i)
+		err := ip(ctx, host,
+			fmt.Sprintf("link add relay mtu %d type veth peer name %s netns %s mtu %d", b.mtu, far, ns(relayRole), b.mtu),
+			fmt.Sprintf("addr add %s1/24 dev relay", relayVia(i)), "link set relay up")
+		if err != nil {
+			return nil, err
+		}
+		if err := ip(ctx, relayRole, fmt.Sprintf("addr add %s2/24 dev %s", relayVia(i), far), "link set lo up", "link set "+far+" up"); err != nil {
+			return nil, err
+		}
+	}
+	return b.daemon(relayRole, weaveEnv(b, relayRole), append(args[:len(args):len(args)], "--nickname", relayRole, "--name", "::3")...)
+}
+
 // patience is how long daemons may take for something: an emulated machine is slow.
 const patience = 40 * time.Second
 
 // overhead is what the path takes off the underlay's MTU.
 func (d daemons) overhead() int {
-	if d.password && d.path == fastdp {
+	switch {
+	case d.password && d.path == fastdp:
 		return cageOverhead
+	case d.relayed:
+		return weaveOverhead + relayOverhead
 	}
 	return weaveOverhead
 }
