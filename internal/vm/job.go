@@ -45,19 +45,28 @@ type Request struct {
 	Without []string
 	Package string   // "./odp/ovs"
 	Flags   []string // "-run", "X"
+	Machine int      // 0, 1, …: those of one number run in one machine
 }
 
 // ParseList reads requests, one a line: the kernel, a colon, the package and its
 // flags. The kernel is "all", or "without" and modules with commas between.
 //
 //	all: ./odp/ovs
+//	---
 //	without openvswitch: ./internal/e2e/fastdp -run NoOpenVSwitch
+//
+// What follows a line of dashes is for another machine, beside the first.
 func ParseList(r io.Reader) ([]Request, error) {
 	var out []Request
+	machine := 0
 	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
 		line, _, _ := strings.Cut(lines.Text(), "#")
 		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		if strings.Trim(line, "- ") == "" {
+			machine++
 			continue
 		}
 		kernel, what, _ := strings.Cut(line, ":")
@@ -65,7 +74,7 @@ func ParseList(r io.Reader) ([]Request, error) {
 		if len(words) == 0 {
 			return nil, fmt.Errorf("line %d: no package in %q", n, line)
 		}
-		req := Request{Package: words[0], Flags: words[1:]}
+		req := Request{Package: words[0], Flags: words[1:], Machine: machine}
 		switch mods, ok := strings.CutPrefix(strings.TrimSpace(kernel), "without "); {
 		case ok:
 			req.Without = SplitModules(mods)

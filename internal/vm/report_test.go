@@ -119,12 +119,13 @@ func TestParseList(t *testing.T) {
 # comment
 all: ./odp/ovs
 without wireguard,openvswitch: ./internal/e2e/fastdp -run No -short # why
+---
 all: ./odp/cage
 `))
 	want := []Request{
 		{Package: "./odp/ovs", Flags: []string{}},
 		{Package: "./internal/e2e/fastdp", Flags: []string{"-run", "No", "-short"}, Without: []string{"openvswitch", "wireguard"}},
-		{Package: "./odp/cage", Flags: []string{}},
+		{Package: "./odp/cage", Flags: []string{}, Machine: 1},
 	}
 	if diff := cmp.Diff(want, reqs); err != nil || diff != "" {
 		t.Fatalf("%v (-want +got):\n%s", err, diff)

@@ -20,12 +20,6 @@ func (s *site) cage() (name string) {
 	return name
 }
 
-// port is the index of a host's port to its cage.
-func (s *site) port() string {
-	index, _, _ := strings.Cut(s.Exec("ip", "-o", "link", "show", "dev", "weavecage"), ":")
-	return index
-}
-
 // A crashed daemon's cage goes on, and the next daemon takes it over as it is. One that
 // is taken away while nobody looks after it takes the path away. (That nothing is lost in
 // between is up to the conformance suite: here a machine within a machine starts daemons.)
@@ -38,13 +32,13 @@ func TestCageSurvivesCrash(t *testing.T) {
 	up(a, b, pw, "--encrypted-path=kernel")
 	on(t, "fastdp", time.Minute, a, b)
 	harness.Within(t, 10*time.Second, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
-	port := a.port()
+	port := a.ifindex("weavecage")
 	a.Daemon.Kill9()
 	a.sing(b, canary)
 	a.Start(pw, "--encrypted-path=kernel")
 	on(t, "fastdp", time.Minute, a, b)
-	if now := a.port(); now != port {
-		t.Errorf("the device was made anew: %s, before %s", now, port)
+	if now := a.ifindex("weavecage"); now != port {
+		t.Errorf("the device was made anew: %d, before %d", now, port)
 	}
 	harness.Within(t, 10*time.Second, "pings", func() bool { return a.pings(b, 3, "0.2") == 0 })
 

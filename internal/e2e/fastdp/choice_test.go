@@ -19,15 +19,19 @@ func (s *site) why(peer string) (w api.Why) {
 // Below a minimum that refuses, a connection carries nothing, in either direction, and
 // says so; above it all is as ever.
 func TestMinPathRefuses(t *testing.T) {
+	t.Parallel()
+	each(t, "cage", func(t *testing.T, k kind) { k.testRefuses(t) }, "vxlan", "cage")
+}
+
+func (k kind) testRefuses(t *testing.T) {
 	_, a, b := newSites(t)
-	a.Start("--min-path=kernel,refuse")
-	b.Start(a.IP4.String())
+	a.Start(k.flags(t, "--min-path=kernel,refuse")...)
+	b.Start(k.flags(t, a.IP4.String())...)
 	a.Attach()
 	b.Attach()
-	on(t, "fastdp", joinLimit, a, b)
-	harness.Within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+	k.settled(t, a, b)
 	a.MustWeave("status", "--check")
-	undo := block("", a, b)
+	undo := blockPort(k.port, "", a, b)
 	on(t, "sleeve", 5*time.Second, a, b)
 	if lost := a.pings(b, 5, "0.1"); lost != 5 {
 		t.Errorf("%d of 5 pings lost below the minimum, want all", lost)
@@ -62,7 +66,7 @@ func TestMinPathRefuses(t *testing.T) {
 	}
 	undo()
 	on(t, "fastdp", 30*time.Second, a, b)
-	harness.Within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+	harness.Within(t, k.limit(), "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
 	if w := a.why("b"); w.Refused {
 		t.Errorf("still refused: %+v", w)
 	}

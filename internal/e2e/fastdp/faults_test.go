@@ -10,6 +10,7 @@ import (
 	"weave/internal/e2e/harness"
 	"weave/internal/testnet"
 	"weave/odp"
+	"weave/odp/keeper"
 )
 
 // joined makes two sites whose containers talk by a vxlan device.
@@ -63,70 +64,167 @@ func TestBlockedUnderTraffic(t *testing.T) {
 	})
 }
 
-// Somebody else has the port: sleeve is used, and the reason told; when it is free the
-// kernel is used.
-func TestPortTaken(t *testing.T) {
-	_, a, b := newSites(t)
-	var sock net.PacketConn
-	err := a.Do(func() (err error) {
-		sock, err = net.ListenPacket("udp4", ":"+vxlanPort)
-		return err
+// Somebody else has the port, or a device of the name: sleeve is used, and the reason
+// told; when it is free the kernel is used.
+func TestTaken(t *testing.T) {
+	t.Parallel()
+	each(t, "", func(t *testing.T, k kind) {
+		_, a, b := newSites(t)
+		var sock net.PacketConn
+		err := a.Do(func() (err error) {
+			sock, err = net.ListenPacket("udp4", ":"+k.port)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sock.Close()
+		b.Exec("ip", "link", "add", k.device, "type", "bridge")
+		up(a, b, k.flags(t)...)
+		on(t, "sleeve", k.limit(), a, b)
+		for _, want := range []struct {
+			at     *site
+			reason string
+		}{{a, "port-in-use"}, {b, "device"}} {
+			if got := want.at.reason(); got != want.reason {
+				t.Errorf("%s: reason %q, want %q", want.at.Label, got, want.reason)
+			}
+		}
+		harness.Within(t, k.limit(), "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+		sock.Close()
+		b.Exec("ip", "link", "del", k.device)
+		took := on(t, "fastdp", 30*time.Second, a, b)
+		t.Logf("on fastdp after %v", took)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sock.Close()
-	up(a, b)
-	on(t, "sleeve", joinLimit, a, b)
-	if got := a.reason(); got != "port-in-use" {
-		t.Errorf("reason %q, want port-in-use", got)
-	}
-	if lost := a.pings(b, 3, "0.1"); lost > 0 {
-		t.Errorf("%d pings lost", lost)
-	}
-	sock.Close()
-	on(t, "fastdp", 30*time.Second, a, b)
+}
+
+// Damage done to a host under traffic is repaired, and strangers stay out: all of it
+// one after the other.
+func TestDamage(t *testing.T) {
+	t.Parallel()
+	each(t, "ovs cage", func(t *testing.T, k kind) {
+		lab, a, b := k.joined(t)
+		c := lab.Host("c")
+		t.Run("stranger", func(t *testing.T) { k.testStranger(t, c, a, b) })
+		t.Run("rules flushed", func(t *testing.T) { k.testFlushed(t, a, b) })
+		t.Run("device deleted", func(t *testing.T) {
+			k.testDeleted(t, a, b, "ip", "link", "del", k.device)
+		})
+		if k.sealed {
+			t.Run("cage deleted", func(t *testing.T) { k.testDeleted(t, a, b, "ip", "netns", "del", a.cage()) })
+		}
+		t.Run("bridge deleted", func(t *testing.T) {
+			a.Exec("ip", "link", "del", "weave")
+			took := harness.Within(t, 5*time.Second, "port", func() bool {
+				return strings.Contains(a.Try("ip", "link", "show", k.device).Stdout, "master weave")
+			})
+			t.Logf("port back after %v", took)
+			on(t, "fastdp", 30*time.Second, a, b)
+			harness.Within(t, k.limit(), "pings", func() bool { return a.pings(b, 2, "0.1") == 0 })
+		})
+		t.Run("reset", func(t *testing.T) {
+			a.MustWeave("reset", "--force")
+			if out := a.Exec("ip", "-br", "link"); strings.Contains(out, "weave") {
+				t.Errorf("links after reset:\n%s", out)
+			}
+			if out := a.Exec("nft", "list", "ruleset"); strings.Contains(out, "weave") {
+				t.Errorf("rules after reset:\n%s", out)
+			}
+			if out := a.Exec("ip", "netns", "list"); strings.Contains(out, a.cage()) {
+				t.Errorf("namespaces after reset:\n%s", out)
+			}
+		})
+	})
 }
 
 // What others delete is made again, and the containers hardly notice.
-func TestDeviceDeleted(t *testing.T) {
-	_, a, b := joined(t)
-	s := a.stream(b)
+func (k kind) testDeleted(t *testing.T, a, b *site, remove ...string) {
+	s := a.streamEvery(b, k.pace())
 	time.Sleep(300 * time.Millisecond)
-	a.Exec("ip", "link", "del", "weavevx")
-	took := harness.Within(t, 5*time.Second, "device", func() bool { return a.Try("ip", "link", "show", "weavevx").Code == 0 })
-	t.Logf("device back after %v", took)
-	before := a.vxlanPackets()
-	harness.Within(t, 5*time.Second, "traffic on the device", func() bool { return a.vxlanPackets() > before+50 })
-	if gap, _, dup := s.stop(); gap > 2*time.Second || dup {
+	before := a.ifindex(k.device)
+	a.Exec(remove[0], remove[1:]...)
+	took := harness.Within(t, 5*time.Second, "device", func() bool { n := a.ifindex(k.device); return n != 0 && n != before })
+	sent := a.packets(k.device)
+	carried := harness.Within(t, 5*time.Second-took, "traffic on the device", func() bool { return a.packets(k.device) > sent+20 })
+	gap, lost, dup := s.stop()
+	t.Logf("device back after %v, 20 packets later after %v more; longest silence %v, %d lost", took, carried, gap, lost)
+	if gap > 2*time.Second || dup {
 		t.Errorf("longest silence %v, duplicates: %v", gap, dup)
-	} else {
-		t.Logf("longest silence %v", gap)
 	}
 	on(t, "fastdp", 30*time.Second, a, b)
 }
 
-// A bridge made anew gets its kernel port back.
-func TestBridgeDeleted(t *testing.T) {
-	t.Parallel()
-	_, a, b := joined(t)
-	a.Exec("ip", "link", "del", "weave")
-	harness.Within(t, 5*time.Second, "port", func() bool {
-		return strings.Contains(a.Try("ip", "link", "show", "weavevx").Stdout, "master weave")
-	})
-	on(t, "fastdp", 30*time.Second, a, b)
-	harness.Within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 2, "0.1") == 0 })
+// A host's firewall is loaded anew. The cage has no rules, and does not care.
+func (k kind) testFlushed(t *testing.T, a, b *site) {
+	s := a.streamEvery(b, k.pace())
+	time.Sleep(300 * time.Millisecond)
+	a.Exec("nft", "flush", "ruleset")
+	if !k.sealed {
+		took := harness.Within(t, 2*time.Second, "rules", func() bool {
+			return strings.Contains(a.Try("nft", "list", "chain", "inet", "weave", "fastdp").Stdout, "drop")
+		})
+		t.Logf("rules back after %v", took)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if gap, lost, _ := s.stop(); lost > 0 {
+		t.Errorf("%d pings lost, longest silence %v", lost, gap)
+	}
 }
 
-func TestRulesFlushed(t *testing.T) {
-	_, a, b := joined(t)
-	a.Exec("nft", "flush", "ruleset")
-	took := harness.Within(t, 2*time.Second, "rules", func() bool {
-		return strings.Contains(a.Try("nft", "list", "chain", "inet", "weave", "fastdp").Stdout, "drop")
+// Whoever is no peer cannot get a frame into the network, by whatever port.
+func (k kind) testStranger(t *testing.T, c *testnet.Host, a, b *site) {
+	const text = "stranger's frame"
+	frame := spoofed(b, text)
+	seen := b.Box.Capture([]string{"ethwe"}, text)
+	for _, port := range []string{k.port, "4789"} {
+		for range 5 {
+			sendUDP(t, c.Namespace, net.JoinHostPort(b.IP4.String(), port), frame)
+		}
+	}
+	if !k.sealed {
+		harness.Within(t, 3*time.Second, "count", func() bool {
+			return strings.Contains(b.metrics(), `weave_kernel_path_events_total{event="stranger"} 5`)
+		})
+	}
+	time.Sleep(200 * time.Millisecond)
+	seen.Stop()
+	if h := seen.Hits(); len(h) > 0 {
+		t.Errorf("a stranger's frame came through: %v", h)
+	}
+	if k.sealed {
+		return
+	}
+	seen = b.Box.Capture([]string{"ethwe"}, text)
+	harness.Within(t, 5*time.Second, "the same frame of a peer", func() bool {
+		sendUDP(t, a.Namespace, net.JoinHostPort(b.IP4.String(), k.port), frame)
+		return len(seen.Hits()) > 0
 	})
-	t.Logf("rules back after %v", took)
-	if lost := a.pings(b, 5, "0.1"); lost > 0 {
-		t.Errorf("%d pings lost", lost)
+	seen.Stop()
+}
+
+// spoofed is a vxlan packet with a frame for a site's container.
+func spoofed(to *site, text string) []byte {
+	mac, err := net.ParseMAC(strings.Fields(to.Box.Exec("ip", "-br", "link", "show", "ethwe"))[2])
+	if err != nil {
+		to.t.Fatal(err)
+	}
+	p := []byte{0x08, 0, 0, 0, keeper.VNI >> 16, keeper.VNI >> 8 & 0xff, keeper.VNI & 0xff, 0}
+	p = append(append(p, mac...), 2, 0, 0, 0x66, 0x66, 0x66, 0x88, 0xb6) // a local experimental ethertype
+	return append(append(p, text...), make([]byte, 60)...)
+}
+
+func sendUDP(t *testing.T, from *testnet.Namespace, to string, data []byte) {
+	t.Helper()
+	if err := from.Do(func() error {
+		c, err := net.Dial("udp", to)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		c.Write(data) // a refused port is told by the next write
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -217,9 +315,9 @@ func TestPeerGone(t *testing.T) {
 	a.stream(b)
 	b.Daemon.Kill9()
 	time.Sleep(odp.LingerTime + 1500*time.Millisecond)
-	before := a.vxlanPackets()
+	before := a.packets("weavevx")
 	time.Sleep(500 * time.Millisecond)
-	if n := a.vxlanPackets() - before; n > 0 {
+	if n := a.packets("weavevx") - before; n > 0 {
 		t.Errorf("%d packets to a peer whose daemon is gone", n)
 	}
 }
@@ -227,59 +325,26 @@ func TestPeerGone(t *testing.T) {
 // A peer that comes back without the kernel path is talked to by sleeve.
 func TestPeerRestartsWithout(t *testing.T) {
 	t.Parallel()
-	_, a, b := joined(t)
-	s := a.stream(b)
-	b.Daemon.Stop()
-	b.Start("--no-fastdp", a.IP4.String())
-	on(t, "sleeve", joinLimit, a, b)
-	if got := a.reason(); got != "not-offered" {
-		t.Errorf("reason %q, want not-offered", got)
-	}
-	if got := b.reason(); got != "off" {
-		t.Errorf("reason %q, want off", got)
-	}
-	harness.Within(t, 5*time.Second, "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
-	if b.Try("ip", "link", "show", "weavevx").Code == 0 {
-		t.Error("the device is still there")
-	}
-	time.Sleep(2 * time.Second)
-	s.stop()
-	if lost := a.pings(b, 10, "0.05"); lost > 0 {
-		t.Errorf("%d pings lost", lost)
-	}
-}
-
-func TestResetRemovesAll(t *testing.T) {
-	_, a, b := joined(t)
-	a.MustWeave("reset", "--force")
-	if out := a.Exec("ip", "-br", "link"); strings.Contains(out, "weave") {
-		t.Errorf("links after reset:\n%s", out)
-	}
-	if out := a.Exec("nft", "list", "ruleset"); strings.Contains(out, "weave") {
-		t.Errorf("rules after reset:\n%s", out)
-	}
-	_ = b
-}
-
-// Whoever is no peer cannot get a frame into the network.
-func TestStranger(t *testing.T) {
-	lab, a, b := joined(t)
-	c := lab.Host("c")
-	c.Exec("ip", "link", "add", "vx", "type", "vxlan", "id", "7828854", "dstport", vxlanPort, "remote", b.IP4.String())
-	c.Exec("ip", "addr", "add", "10.55.0.66/24", "dev", "vx")
-	c.Exec("ip", "link", "set", "vx", "up")
-	mac := strings.Fields(b.Box.Exec("ip", "-br", "link", "show", "ethwe"))[2]
-	c.Exec("ip", "neigh", "replace", b.In4.String(), "lladdr", mac, "dev", "vx", "nud", "permanent")
-	seen := b.Box.Capture([]string{"ethwe"}, "stranger's frame")
-	c.Try("ping", "-c", "5", "-i", "0.1", "-W", "1", "-p", "737472616e676572277320667261", b.In4.String())
-	c.Try("bash", "-c", "for i in 1 2 3; do echo -n \"stranger's frame\" > /dev/udp/"+b.In4.String()+"/9; done")
-	seen.Stop()
-	if h := seen.Hits(); len(h) > 0 {
-		t.Errorf("a stranger's frame came through: %v", h)
-	}
-	harness.Within(t, 3*time.Second, "count", func() bool {
-		m := b.metrics()
-		return strings.Contains(m, `weave_kernel_path_events_total{event="stranger"}`) && !strings.Contains(m, `weave_kernel_path_events_total{event="stranger"} 0`)
+	each(t, "", func(t *testing.T, k kind) {
+		_, a, b := k.joined(t)
+		s := a.streamEvery(b, k.pace())
+		b.Daemon.Stop()
+		b.Start(k.flags(t, "--no-fastdp", a.IP4.String())...)
+		on(t, "sleeve", k.limit(), a, b)
+		if got := a.reason(); got != "not-offered" {
+			t.Errorf("reason %q, want not-offered", got)
+		}
+		if got, want := b.reason(), "off"; got != want && !k.sealed {
+			t.Errorf("reason %q, want %q", got, want)
+		}
+		harness.Within(t, k.limit(), "pings", func() bool { return a.pings(b, 3, "0.1") == 0 })
+		if b.ifindex(k.device) != 0 {
+			t.Error("the device is still there")
+		}
+		time.Sleep(2 * time.Second)
+		s.stop()
+		if lost := a.pings(b, 10, "0.05"); lost > 0 {
+			t.Errorf("%d pings lost", lost)
+		}
 	})
-	_ = a
 }

@@ -67,7 +67,12 @@ func on(t *testing.T, path string, limit time.Duration, sites ...*site) time.Dur
 
 // pings reports how many of n full-size pings, every interval seconds, got no answer.
 func (s *site) pings(o *site, n int, interval string) (lost int) {
-	out := s.Box.Try("ping", "-n", "-q", "-M", "do", "-s", "1348", "-c", strconv.Itoa(n), "-i", interval, "-W", "1", o.In4.String()).Stdout
+	return s.pingsOf(o, 1376, n, interval)
+}
+
+// pingsOf is pings of so many bytes of IP.
+func (s *site) pingsOf(o *site, size, n int, interval string) (lost int) {
+	out := s.Box.Try("ping", "-n", "-q", "-M", "do", "-s", strconv.Itoa(size-28), "-c", strconv.Itoa(n), "-i", interval, "-W", "1", o.In4.String()).Stdout
 	for line := range strings.Lines(out) {
 		var sent, got int
 		if k, _ := fmt.Sscanf(line, "%d packets transmitted, %d received", &sent, &got); k == 2 {
@@ -134,14 +139,21 @@ func (st *stream) stop() (gap time.Duration, lost int, dup bool) {
 	return gap, max(0, newest-first+1-len(seen)), dup
 }
 
-// vxlanPackets reads how many packets left through the kernel path.
-func (s *site) vxlanPackets() int {
-	_, tx, ok := strings.Cut(s.Try("ip", "-s", "link", "show", "dev", "weavevx").Stdout, "TX:")
+// packets reads how many packets left through a device.
+func (s *site) packets(device string) int {
+	_, tx, ok := strings.Cut(s.Try("ip", "-s", "link", "show", "dev", device).Stdout, "TX:")
 	f := strings.Fields(tx)
 	if !ok || len(f) < 8 {
 		return 0
 	}
 	n, _ := strconv.Atoi(f[7])
+	return n
+}
+
+// ifindex of a device; 0: there is none.
+func (s *site) ifindex(device string) int {
+	index, _, _ := strings.Cut(s.Try("ip", "-o", "link", "show", "dev", device).Stdout, ":")
+	n, _ := strconv.Atoi(index)
 	return n
 }
 

@@ -17,10 +17,11 @@ import (
 // builder makes the machine's initramfs.
 type builder struct {
 	options
-	dir string
+	dir     string // of what machines share
+	machine int
 }
 
-func (b builder) initrd() string { return filepath.Join(b.dir, "initrd") }
+func (b builder) initrd() string { return filepath.Join(b.dir, fmt.Sprint("initrd", b.machine)) }
 
 // tools are the programs that tests call; those the host lacks are left out, and
 // the tests will say so. Debian's names of packages: scripts/deps.sh.

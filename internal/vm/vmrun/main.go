@@ -13,7 +13,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -144,49 +146,95 @@ func run(ctx context.Context, args []string) (ok bool, err error) {
 	}
 	defer os.RemoveAll(dir)
 	start := time.Now()
-	b := builder{dir: dir, options: o}
-	job, err := b.build(ctx, reqs)
+	machines, err := o.machines(ctx, dir, reqs)
 	if err != nil {
 		return false, err
 	}
 	built := time.Now()
-	report := vm.NewReport(job)
-	o.show(report)
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	m := vm.Machine{Kernel: o.kernel, Initrd: b.initrd(), Console: dir + "/console", Accel: o.accel}
-	used, bootErr := m.Boot(ctx, report)
-	problems := report.Problems()
+	var running sync.WaitGroup
+	for _, m := range machines {
+		running.Go(func() { m.used, m.err = m.Boot(ctx, m.report) })
+	}
+	running.Wait()
+	ran := time.Since(built)
+	var errs []error
+	var problems []string
+	for _, m := range machines {
+		problems = append(problems, m.report.Problems()...)
+		errs = append(errs, m.err, o.save(m.report.Files))
+		if m.report.Booted() == "" || m.err != nil {
+			fmt.Printf("vm: the end of the kernel's log:\n%s\n", m.ConsoleTail())
+		}
+		fmt.Printf("vm: built in %.0f s, ran in %.0f s (%.0f s of processor), up after %s s\n",
+			built.Sub(start).Seconds(), ran.Seconds(), m.used.Seconds(), m.report.Booted())
+	}
 	for _, t := range must {
-		if !report.Ran(t.pkg, t.test) {
+		if !slices.ContainsFunc(machines, func(m *machine) bool { return m.report.Ran(t.pkg, t.test) }) {
 			problems = append(problems, fmt.Sprintf("%s: %s is skipped outside the machine and did not run in it: add it to scripts/vm-tests.txt", t.pkg, t.test))
 		}
-	}
-	fmt.Printf("vm: built in %.0f s, ran in %.0f s (%.0f s of processor), up after %s s\n",
-		built.Sub(start).Seconds(), time.Since(built).Seconds(), used.Seconds(), report.Booted())
-	if err := o.save(report.Files); err != nil {
-		return false, err
-	}
-	if len(problems) == 0 && bootErr == nil {
-		return true, nil
-	}
-	if report.Booted() == "" || bootErr != nil {
-		fmt.Printf("vm: the end of the kernel's log:\n%s\n", m.ConsoleTail())
 	}
 	for _, p := range problems {
 		fmt.Println("vm: FAIL:", p)
 	}
-	return false, bootErr
+	err = errors.Join(errs...)
+	return err == nil && len(problems) == 0, err
 }
 
-// show prints what happens as it happens.
-func (o options) show(r *vm.Report) {
-	var out io.Writer = os.Stdout
-	if !o.quiet {
+// machine is one of those that run side by side: each has one processor.
+type machine struct {
+	vm.Machine
+	report *vm.Report
+	used   time.Duration // of a processor
+	err    error
+}
+
+// machines builds what the requests want.
+func (o options) machines(ctx context.Context, dir string, reqs []vm.Request) (out []*machine, err error) {
+	last := 0
+	for _, r := range reqs {
+		last = max(last, r.Machine)
+	}
+	show := &printer{options: o}
+	for n := range last + 1 {
+		mine := slices.DeleteFunc(slices.Clone(reqs), func(r vm.Request) bool { return r.Machine != n })
+		if len(mine) == 0 && o.program == "" {
+			continue
+		}
+		b := builder{dir: dir, options: o, machine: n}
+		job, err := b.build(ctx, mine)
+		if err != nil {
+			return nil, err
+		}
+		m := &machine{Machine: vm.Machine{Kernel: o.kernel, Initrd: b.initrd(), Console: fmt.Sprint(dir, "/console", n), Accel: o.accel}, report: vm.NewReport(job)}
+		show.follow(m.report)
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// printer prints what happens as it happens, in whatever machine.
+type printer struct {
+	options
+	mu sync.Mutex
+}
+
+// Write prints a piece of a machine's output.
+func (p *printer) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return os.Stdout.Write(b)
+}
+
+// follow prints what a machine does.
+func (p *printer) follow(r *vm.Report) {
+	var out io.Writer = p
+	if !p.quiet {
 		r.Live = out
 	}
 	r.Started = func(g vm.Group, run vm.Run) {
-		if !o.quiet {
+		if !p.quiet {
 			fmt.Fprintf(out, "=== vm: %s %s (%s)\n", run.Name, strings.Join(run.Args, " "), g.Name())
 		}
 	}
@@ -194,7 +242,7 @@ func (o options) show(r *vm.Report) {
 		verdict := "ok  "
 		if len(got.Problems(run)) > 0 {
 			verdict = "FAIL"
-			if o.quiet {
+			if p.quiet {
 				out.Write(got.Output)
 			}
 		}
