@@ -36,6 +36,10 @@ test: deps build build-arm64 ## everything CI runs
 vm-test: ## the part of test that needs a kernel with openvswitch, wireguard, netem, in QEMU
 	@GO='$(GO)' scripts/vm.sh -quiet -list scripts/vm-tests.txt
 
+.PHONY: vm-test-all
+vm-test-all: ## every fault on every kernel path, in QEMU: some minutes
+	@GO='$(GO)' scripts/vm.sh -limit 30m -timeout 25m -list scripts/vm-tests-all.txt
+
 demo: deps build ## three encrypted hosts on this machine
 	@$(SUDO) demo/demo.sh bin/weave
 

@@ -207,3 +207,27 @@ func TestWhyNot(t *testing.T) {
 		}
 	}
 }
+
+// Each backend of a path is told of by itself, whatever comes before it.
+func TestCandidates(t *testing.T) {
+	backend := func(i int, reason string) choice { return choice{kernelBackend: &kernelBackends[i], reason: reason} }
+	up := mesh.ConnStatus{Path: odp.Name, Links: []overlay.Status{{
+		Path: odp.Name, Up: true, MTU: 1376, Remote: netip.MustParseAddrPort("192.0.2.1:6784"),
+	}}}
+	for _, backends := range [][]choice{
+		{backend(0, odp.ReasonOff), backend(1, "")},
+		{backend(0, ""), backend(1, odp.ReasonSpare)},
+	} {
+		d := &daemon{kernel: &kernelPaths{clear: kernelPath{backends: backends}}}
+		got := d.candidates(up)
+		for i, b := range backends {
+			want := api.VerdictInUse
+			if b.reason != "" {
+				want = api.VerdictAbsent
+			}
+			if got[i].Backend != b.name || got[i].Verdict != want || got[i].Reason != b.reason {
+				t.Errorf("%s: %+v, want %s, reason %q", b.name, got[i], want, b.reason)
+			}
+		}
+	}
+}

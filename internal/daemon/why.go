@@ -62,6 +62,7 @@ func (d *daemon) candidates(c mesh.ConnStatus) (out []api.Candidate) {
 			continue
 		}
 		for _, b := range d.kernel.of(name == odp.SealedName).backends {
+			l := l // not what the backend before made of it
 			switch {
 			case b.reason != "":
 				l = overlay.Status{Reason: b.reason}
