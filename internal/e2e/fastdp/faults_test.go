@@ -108,10 +108,10 @@ func TestDamage(t *testing.T) {
 		t.Run("stranger", func(t *testing.T) { k.testStranger(t, c, a, b) })
 		t.Run("rules flushed", func(t *testing.T) { k.testFlushed(t, a, b) })
 		t.Run("device deleted", func(t *testing.T) {
-			k.testDeleted(t, a, b, "ip", "link", "del", k.device)
+			k.testDeleted(t, a, b, k.tunnel, "ip", "link", "del", k.tunnel)
 		})
 		if k.sealed {
-			t.Run("cage deleted", func(t *testing.T) { k.testDeleted(t, a, b, "ip", "netns", "del", a.cage()) })
+			t.Run("cage deleted", func(t *testing.T) { k.testDeleted(t, a, b, k.tunnel, "ip", "netns", "del", a.cage()) })
 		}
 		t.Run("bridge deleted", func(t *testing.T) {
 			a.Exec("ip", "link", "del", "weave")
@@ -138,14 +138,14 @@ func TestDamage(t *testing.T) {
 }
 
 // What others delete is made again, and the containers hardly notice.
-func (k kind) testDeleted(t *testing.T, a, b *site, remove ...string) {
+func (k kind) testDeleted(t *testing.T, a, b *site, device string, remove ...string) {
 	s := a.streamEvery(b, k.pace())
 	time.Sleep(300 * time.Millisecond)
-	before := a.ifindex(k.device)
+	before := a.ifindex(device)
 	a.Exec(remove[0], remove[1:]...)
-	took := harness.Within(t, 5*time.Second, "device", func() bool { n := a.ifindex(k.device); return n != 0 && n != before })
-	sent := a.packets(k.device)
-	carried := harness.Within(t, 5*time.Second-took, "traffic on the device", func() bool { return a.packets(k.device) > sent+20 })
+	took := harness.Within(t, 5*time.Second, "device", func() bool { n := a.ifindex(device); return n != 0 && n != before })
+	sent := a.packets(device)
+	carried := harness.Within(t, 5*time.Second-took, "traffic on the device", func() bool { return a.packets(device) > sent+20 })
 	gap, lost, dup := s.stop()
 	t.Logf("device back after %v, 20 packets later after %v more; longest silence %v, %d lost", took, carried, gap, lost)
 	if gap > 2*time.Second || dup {

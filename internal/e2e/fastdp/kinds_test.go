@@ -20,15 +20,16 @@ type kind struct {
 	port    string   // UDP
 	device  string   // the bridge's port
 	device6 string   // the same on an IPv6 underlay
+	tunnel  string   // the vxlan device
 	over    int      // bytes it adds to inner packets, on IPv4
 }
 
 var kinds = []kind{
-	{name: "vxlan", port: "6784", device: "weavevx", device6: "weavevx6", over: 50},
-	{name: "ovs", module: "openvswitch", args: []string{"--fastdp=ovs"}, port: "6784", device: "weave-ovs", device6: "weave-ovs", over: 50},
+	{name: "vxlan", port: "6784", device: "weavevx", device6: "weavevx6", tunnel: "weavevx", over: 50},
+	{name: "ovs", module: "openvswitch", args: []string{"--fastdp=ovs"}, port: "6784", device: "weave-ovs", device6: "weave-ovs", tunnel: "weave-ovsvx", over: 50},
 	{
 		name: "cage", module: "wireguard", sealed: true, args: []string{"--encrypted-path=kernel"},
-		port: "6785", device: "weavecage", device6: "weavecage", over: 110,
+		port: "6785", device: "weavecage", device6: "weavecage", tunnel: "weavecage", over: 110,
 	},
 }
 
