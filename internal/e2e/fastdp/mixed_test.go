@@ -1,6 +1,7 @@
 package fastdp_test
 
 import (
+	"strings"
 	"testing"
 
 	"weave/internal/e2e/harness"
@@ -41,6 +42,31 @@ func TestMixedHosts(t *testing.T) {
 		}
 		if got := a.why("c").Reason; got != "not-offered" {
 			t.Errorf("reason %q, want not-offered", got)
+		}
+		seen.MustBeClean()
+	}, "cage")
+}
+
+// With another password a host gets no cage, and has none.
+func TestTwoPasswords(t *testing.T) {
+	each(t, "", func(t *testing.T, k kind) {
+		lab, a, b := newSites(t)
+		seen := lab.Capture("canary-of-two")
+		a.Start(k.flags(t)...)
+		b.Start("--encrypted-path=kernel", "--password-file="+harness.PasswordFile(t, "quite another one"), a.IP4.String())
+		a.Attach()
+		b.Attach()
+		harness.Within(t, k.limit(), "word of the password", func() bool {
+			return strings.Contains(b.MustWeave("status", "connections"), "password")
+		})
+		a.sing(b, "canary-of-two")
+		for _, s := range []*site{a, b} {
+			if s.ifindex(k.device) != 0 {
+				t.Errorf("%s has a cage", s.Label)
+			}
+		}
+		if lost := a.pings(b, 3, "0.1"); lost != 3 {
+			t.Errorf("%d of 3 pings lost, want all", lost)
 		}
 		seen.MustBeClean()
 	}, "cage")
