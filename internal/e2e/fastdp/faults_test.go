@@ -305,9 +305,6 @@ func TestCrashAndRelaunch(t *testing.T) {
 // testRelaunch ends a daemon under traffic and starts it again.
 func (k kind) testRelaunch(t *testing.T, end func(*testnet.Daemon), away, rest time.Duration) (died time.Duration, lost int) {
 	_, a, b := k.joined(t)
-	for _, s := range []*site{a, b} {
-		s.t = t
-	}
 	streams := []*stream{a.streamEvery(b, k.pace()), b.streamEvery(a, k.pace())}
 	time.Sleep(300 * time.Millisecond)
 	start := time.Now()
