@@ -89,6 +89,9 @@ func (l *loop) unfit(x *candidate) (err, told *Error) {
 		err = &Error{Reason: ReasonForeign, Text: fmt.Sprintf("a peer of another network is there: %s(%s)", x.hello.Name, x.hello.NickName)}
 		return err, &Error{Reason: ReasonForeign, Text: "the address came from peers that don't know this one"}
 	}
+	if err = l.namesake(x); err != nil {
+		return err, err
+	}
 	cfg := &l.r.cfg
 	same := x.hs.RemoteStatic == cfg.Static.Public()
 	switch {
@@ -101,6 +104,22 @@ func (l *loop) unfit(x *candidate) (err, told *Error) {
 		return cloneError(cfg.Name, x.hello.NickName, x.remote), cloneError(cfg.Name, cfg.NickName, x.local)
 	}
 	return collisionError(cfg.Name, x.hello.NickName, x.remote), collisionError(cfg.Name, cfg.NickName, x.local)
+}
+
+// namesake returns why x is turned away if a peer further away has its name; nil: none
+// has. It may come in when that one is gone, and if it proves the key that the name had
+// here before: then it is the other one that took its name.
+func (l *loop) namesake(x *candidate) *Error {
+	name := x.hello.Name
+	r := l.topo.Record(name)
+	if r == nil || name == l.r.cfg.Name || r.Key == x.sign || l.peers[name] != nil || !l.topo.Supported(name) {
+		return nil
+	}
+	if pin, ok := l.r.cfg.Pins.Pin(name); ok && pin == x.hs.RemoteStatic {
+		return nil
+	}
+	return &Error{Reason: ReasonNamesake, Text: fmt.Sprintf(
+		"peer name %s already used by %s elsewhere in the network: give one host another --name", name, printable(r.NickName))}
 }
 
 func collisionError(name peer.Name, nick string, at netip.AddrPort) *Error {
@@ -213,7 +232,7 @@ func (s *socket) listen() netip.AddrPort {
 func (l *loop) refuse(x *candidate, err *Error) { l.refuseTelling(x, err, err) }
 
 func (l *loop) refuseTelling(x *candidate, err, told *Error) {
-	if err.Reason == ReasonClone || err.Reason == ReasonCollision {
+	if err.Reason == ReasonClone || err.Reason == ReasonCollision || err.Reason == ReasonNamesake {
 		l.topo.TurnedAway(x.hello.Name, x.hello.NickName, x.hello.UID, err.Reason == ReasonClone, time.Now())
 	}
 	m := told.message()

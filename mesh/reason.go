@@ -32,6 +32,7 @@ const (
 	ReasonSelf        Reason = "connected to ourselves"
 	ReasonCollision   Reason = "name collision"
 	ReasonClone       Reason = "cloned identity"
+	ReasonNamesake    Reason = "name in use" // by a peer further away, which may be gone soon
 	ReasonLimit       Reason = "connection limit"
 	ReasonDuplicate   Reason = "multiple connections"
 	ReasonReplaced    Reason = "peer restarted"
@@ -52,7 +53,7 @@ const (
 func RefusalReasons() []Reason {
 	return []Reason{
 		ReasonPassword, ReasonOneSided, ReasonNotWeave, ReasonVersion, ReasonHandshake, ReasonTimeout, ReasonRate, ReasonCrowded,
-		ReasonCollision, ReasonClone, ReasonLimit, ReasonForeign, ReasonDuplicate, ReasonSelf,
+		ReasonCollision, ReasonClone, ReasonNamesake, ReasonLimit, ReasonForeign, ReasonDuplicate, ReasonSelf,
 	}
 }
 
@@ -109,6 +110,7 @@ var codes = []struct {
 	{ReasonSelf, wire.CodeSelf, ReasonSelf},
 	{ReasonCollision, wire.CodeCollision, ReasonCollision},
 	{ReasonClone, wire.CodeClone, ReasonClone},
+	{ReasonNamesake, wire.CodeNamesake, ReasonNamesake},
 	{ReasonLimit, wire.CodeLimit, ReasonLimit},
 	{ReasonReplaced, wire.CodeReplaced, ReasonReplaced},
 	{ReasonForgotten, wire.CodeForgotten, ReasonForgotten},

@@ -29,6 +29,10 @@ const (
 	maxSpareAge = time.Second           // in large networks
 	meetEvery   = time.Second           // we dial in somebody's place
 	maxMeet     = 4                     // addresses in a message
+
+	// Of the limit only this part can be had by pressing: so a member that comes under
+	// many names, or says that it leads where it doesn't, takes no more than that.
+	pressedPart = 4
 )
 
 // room is the loop's memory of it.
@@ -85,10 +89,20 @@ func (l *loop) makeRoom(x *candidate) bool {
 	} else if !insists && x.hello.Room&wire.RoomFull == 0 && l.othersHaveRoom() {
 		return false
 	}
+	pressed := 0
+	for _, c := range l.conns {
+		if c.pressed {
+			pressed++
+		}
+	}
+	if pressed >= max(1, l.r.cfg.ConnLimit/pressedPart) {
+		return false
+	}
 	c := l.spareConn(insists)
 	if c == nil {
 		return false
 	}
+	x.pressed = true
 	l.drop(c, &Error{Reason: ReasonLimit, Text: fmt.Sprintf(
 		"%s made room for a host that nothing led to; others lead here", l.r.cfg.Name)}, true)
 	return true

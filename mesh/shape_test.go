@@ -1,6 +1,7 @@
 package mesh_test
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"weave/mesh"
 	"weave/mesh/gossip"
 	"weave/mesh/overlay"
+	"weave/mesh/topo"
 )
 
 // line starts hosts 1 to n, each with the one before as its target.
@@ -288,12 +290,20 @@ func TestCollisionAcrossRelays(t *testing.T) {
 		t.Run(fmt.Sprint("clone ", clone), func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				nodes := w.line(4)
-				a := w.start(50, targets(addrOf(1)))
 				k := w.key(51)
 				if clone {
 					k = w.key(50)
 				}
+				if !clone { // both are there before the two networks become one
+					nodes[2].Forget([]string{addrOf(2)})
+					w.net.Cut(addrOf(2), addrOf(3))
+					w.run(time.Minute)
+				}
+				a := w.start(50, targets(addrOf(1)))
 				b := w.start(51, named(nameOf(50)), key(k), targets(addrOf(4)))
+				w.run(time.Second)
+				w.net.Mend(addrOf(2), addrOf(3))
+				nodes[2].Connect([]string{addrOf(2)}, false)
 				w.run(3 * time.Minute)
 				for _, n := range []*node{a, b} {
 					c := n.Status().Conflicts
@@ -316,6 +326,55 @@ func TestCollisionAcrossRelays(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A second host with a name is refused by those who know of the first, however far it
+// is, and taken when that one is gone. Who had the name first keeps it, also when
+// somebody took it in the meantime.
+func TestNamesake(t *testing.T) {
+	inWorld(t, func(w *world) {
+		nodes := w.line(4, psk(pskRight))
+		a := w.start(50, psk(pskRight), targets(addrOf(1)))
+		w.run(2 * time.Second)
+		b := w.start(51, psk(pskRight), named(nameOf(50)), targets(addrOf(4)))
+		w.run(10 * time.Second)
+		b.wantConns("-> 10.0.0.4 failed (peer name 02:00:00:00:00:32 already used by h50 elsewhere in the network: give one host another --name)")
+		if s := b.Status().Conns[0]; s.Reason != mesh.ReasonNamesake || s.Never || s.Retry.IsZero() {
+			t.Errorf("%+v", s)
+		}
+		if c := nodes[3].Status().Conflicts; len(c) != 1 || c[0].Name != nameOf(50) || c[0].NickName != "h51" || !c[0].Refused {
+			t.Errorf("conflicts at the last in the line: %+v", c)
+		}
+		wantReach(t, append(nodes, a)...)
+		a.stop()
+		w.run(time.Minute)
+		w.wantJoined(nodes[3], b)
+		wantReach(t, append(nodes, b)...)
+
+		b.stop()
+		w.run(5 * time.Second)
+		e := w.infiltrate(66, 2)
+		seed := make([]byte, ed25519.SeedSize)
+		stolen := ed25519.NewKeyFromSeed(seed)
+		mark := func(k ed25519.PrivateKey) topo.Mark { return topo.Key(k.Public().(ed25519.PublicKey)).Mark() }
+		own := topo.New(topo.Config{Name: e.name, UID: 666, Key: e.key})
+		fake := topo.New(topo.Config{Name: nameOf(50), UID: 667, NickName: "fake", Key: stolen})
+		for _, d := range []topo.Delta{
+			own.SetConns([]topo.Conn{{Peer: nameOf(2), Mark: mesh.SignMark(nodes[1].Router), Established: true}, {Peer: nameOf(50), Mark: mark(stolen), Established: true}}, false),
+			fake.SetConns([]topo.Conn{{Peer: e.name, Mark: mark(e.key), Established: true}}, false),
+		} {
+			for _, m := range d.Encode() {
+				e.gossip("topology", m)
+			}
+		}
+		w.run(2 * time.Second)
+		if p := nodes[3].view().Peers[nameOf(50)]; p.NickName != "fake" {
+			t.Fatalf("the name is not taken: %+v", p)
+		}
+		b = w.start(51, psk(pskRight), named(nameOf(50)), targets(addrOf(4)))
+		w.run(2 * time.Second)
+		w.wantJoined(nodes[3], b)
+	})
 }
 
 var errBad = errors.New("not mine")

@@ -50,6 +50,7 @@ type socket struct {
 	found    bool   // the address came from other peers
 	hinted   bool   // the address came from a peer that had no room
 	room     wire.Room
+	pressed  bool // another connection was let go for it; owned by the loop
 	opened   bool // we dialed because the other end asked, and that is inbound
 	local    netip.AddrPort
 	remote   netip.AddrPort

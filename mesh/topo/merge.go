@@ -70,7 +70,7 @@ func (t *Topology) take(from peer.Name, u *incoming, now time.Time, res *Result)
 		return nil
 	}
 	if e == nil {
-		if len(t.records) >= MaxPeers || !t.newNames.take(now) {
+		if !direct && (len(t.records) >= MaxPeers || !t.newNames.take(now)) {
 			t.counters.Limited++
 			return nil
 		}
@@ -103,6 +103,13 @@ func (t *Topology) supported(e *entry) bool {
 	return false
 }
 
+// Supported reports whether some peer says that it is connected to the holder of the key
+// that a name is known with here.
+func (t *Topology) Supported(name peer.Name) bool {
+	e := t.records[name]
+	return e != nil && t.supported(e)
+}
+
 // adopt replaces e's record, which may be missing, by that of u.
 func (t *Topology) adopt(u *incoming, e *entry, now time.Time, res *Result) error {
 	var old *Record
@@ -118,7 +125,7 @@ func (t *Topology) adopt(u *incoming, e *entry, now time.Time, res *Result) erro
 	if old != nil {
 		grown -= len(old.conns)
 	}
-	if grown > 0 && t.bytes+grown > MaxBytes {
+	if grown > 0 && t.bytes+grown > MaxBytes && len(r.conns) > fairBytes {
 		t.counters.Limited++
 		return nil
 	}

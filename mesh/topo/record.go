@@ -18,10 +18,14 @@ import (
 // Limits of what is accepted from the network.
 const (
 	MaxPeers   = 10_000   // records
-	MaxBytes   = 64 << 20 // of the records' connections in all
+	MaxBytes   = 64 << 20 // of the records' connections in all, those with few apart
 	MaxConns   = 4096     // connections in one record
 	MaxText    = 255      // bytes of a nickname or program version
 	MaxVersion = 1 << 62
+
+	// fairBytes of connections are taken in each record also beyond MaxBytes, so that who
+	// fills that up keeps no news of others out.
+	fairBytes = MaxBytes / MaxPeers
 )
 
 // ErrMessage reports a message that no peer of ours would send.

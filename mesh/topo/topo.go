@@ -29,7 +29,7 @@ type Topology struct {
 	cfg        Config
 	local      *Record
 	records    map[peer.Name]*entry // the local one included
-	bytes      int                  // of connections in records, <= MaxBytes and the local ones
+	bytes      int                  // of connections in records; <= 2*MaxBytes, and the local and the neighbours' ones
 	neighbours map[peer.Name]Neighbour
 	graph      graph
 	routes     *Routes // last computed
