@@ -3,16 +3,22 @@ package mesh_test
 import (
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
 	"weave/internal/e2e/harness"
 )
 
-const stolen = "02:00:00:00:00:aa"
+const (
+	stolen    = "02:00:00:00:00:aa"
+	nameLimit = time.Minute // two copies have to disagree a few times, and no more often than is good
+)
 
 // A second host with the name of a first one is refused by who knows that one, and named
 // on both ends; a copy of its disk is told from an impostor. The first goes on to work.
+// The same holds for who never met the first and only heard of it; a copy, which has the
+// key of the first, is let in there, and named by both copies.
 func TestOneName(t *testing.T) {
 	for _, tt := range []struct {
 		name, refusal string
@@ -29,21 +35,38 @@ func TestOneName(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, sites := harness.NewSites(t, 3)
-			a, b, x := sites[0], sites[1], sites[2]
+			_, sites := harness.NewSites(t, 4)
+			a, b, c, x := sites[0], sites[1], sites[2], sites[3]
 			pw := harness.PasswordFile(t, harness.Password)
 			a.Launch("--no-discovery", "--password-file", pw, "--name", stolen)
 			b.Launch("--no-discovery", "--password-file", pw, a.IP6.String())
-			harness.Meet(t, startLimit, a, b)
+			c.Launch("--no-discovery", "--password-file", pw, b.IP6.String())
+			harness.Meet(t, startLimit, a, b, c)
 			tt.steal(t, a, x)
 			x.Start("--no-discovery", "--password-file", pw, "--name", stolen, b.IP6.String())
-			for _, end := range []struct{ at, other *harness.Site }{{x, b}, {b, x}} {
-				took := harness.Within(t, 10*time.Second, "the refusal on "+end.at.Label, func() bool {
-					return harness.HasLine(end.at.Weave("status", "connections").Stdout, end.other.IP6.String(), "failed", tt.refusal)
-				})
-				t.Logf("named on %s after %v", end.at.Label, took)
+			refused := func(by *harness.Site) {
+				t.Helper()
+				for _, end := range []struct{ at, other *harness.Site }{{x, by}, {by, x}} {
+					took := harness.Within(t, nameLimit, "the refusal on "+end.at.Label, func() bool {
+						return harness.HasLine(end.at.Weave("status", "connections").Stdout, end.other.IP6.String(), "failed", tt.refusal)
+					})
+					t.Logf("named on %s after %v", end.at.Label, took)
+				}
+			}
+			refused(b)
+			x.Daemon.MustWeave("connect", "--replace", c.IP6.String())
+			if tt.name == "impostor" {
+				refused(c)
+			} else {
+				for _, end := range []*harness.Site{x, a} {
+					took := harness.Within(t, nameLimit, "the copy's name on "+end.Label, func() bool {
+						return strings.Contains(end.Weave("status").Stdout, "and its key are also used by another host")
+					})
+					t.Logf("a copy far away is named on %s after %v", end.Label, took)
+				}
 			}
 			harness.MustPing(t, b.Box, a.In4)
+			harness.MustPing(t, c.Box, b.In4)
 		})
 	}
 }
