@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"weave/internal/api"
+	"weave/internal/forward"
+	"weave/sleeve"
+	"weave/tun"
 )
 
 // documents are the pages that users read.
@@ -113,19 +119,20 @@ func tryCommand(line string, complete bool) error {
 	return nil
 }
 
+// visitFlags calls see with each flag of each command.
+func visitFlags(c *cobra.Command, see func(*cobra.Command, *pflag.Flag)) {
+	for _, set := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
+		set.VisitAll(func(f *pflag.Flag) { see(c, f) })
+	}
+	for _, sub := range c.Commands() {
+		visitFlags(sub, see)
+	}
+}
+
 // Every flag that a page names by itself is one of ours.
 func TestDocumentedFlags(t *testing.T) {
 	flags := map[string]bool{"help": true, "version": true}
-	var collect func(*cobra.Command)
-	collect = func(c *cobra.Command) {
-		for _, set := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
-			set.VisitAll(func(f *pflag.Flag) { flags[f.Name] = true })
-		}
-		for _, sub := range c.Commands() {
-			collect(sub)
-		}
-	}
-	collect(newApp().rootCommand())
+	visitFlags(newApp().rootCommand(), func(_ *cobra.Command, f *pflag.Flag) { flags[f.Name] = true })
 	foreign := []string{"dns", "dns-search"} // docker run's
 	flag := regexp.MustCompile(`^--([a-z][-a-z]*)`)
 	for page, text := range documents(t) {
@@ -137,32 +144,107 @@ func TestDocumentedFlags(t *testing.T) {
 	}
 }
 
-// Every metric and environment variable that a page names is in the program.
-func TestDocumentedNames(t *testing.T) {
-	var source strings.Builder
-	for _, pattern := range []string{"*.go", "../../internal/daemon/metrics*.go"} {
+// sources is the text of the files that match, without tests.
+func sources(t *testing.T, patterns ...string) string {
+	t.Helper()
+	var all strings.Builder
+	for _, pattern := range patterns {
 		paths, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("%s: no files, %v", pattern, err)
 		}
 		for _, p := range paths {
 			if text, err := os.ReadFile(p); err == nil && !strings.HasSuffix(p, "_test.go") {
-				source.Write(text)
+				all.Write(text)
 			}
 		}
 	}
+	return all.String()
+}
+
+// Every metric and environment variable that a page names is in the program.
+func TestDocumentedNames(t *testing.T) {
+	source := sources(t, "*.go", "../../internal/daemon/metrics*.go")
 	metric, variable := regexp.MustCompile(`\bweave_([a-z][a-z_]*)`), regexp.MustCompile(`\bWEAVE_[A-Z_]+`)
 	for page, text := range documents(t) {
 		for _, m := range metric.FindAllStringSubmatch(text, -1) {
-			if !strings.Contains(source.String(), `"`+m[1]+`"`) {
+			if !strings.Contains(source, `"`+m[1]+`"`) {
 				t.Errorf("%s: there is no metric %s", page, m[0])
 			}
 		}
 		for _, m := range variable.FindAllString(text, -1) {
-			if !strings.Contains(source.String(), m) && m != "WEAVE_SIM" { // of the mesh's simulation
+			if !strings.Contains(source, m) && m != "WEAVE_SIM" { // of the mesh's simulation
 				t.Errorf("%s: nobody reads %s", page, m)
 			}
 		}
+	}
+}
+
+// The reference has every flag with its default, every metric with its labels, every
+// exit status, state and reason.
+func TestReferenceIsComplete(t *testing.T) {
+	pages := documents(t)
+	reference := pages["reference.md"]
+	row := func(word string) string {
+		for line := range strings.Lines(reference) {
+			if strings.HasPrefix(line, "| ") && strings.Contains(line, "`"+word+"`") {
+				return line
+			}
+		}
+		t.Errorf("reference.md: no row with `%s`", word)
+		return ""
+	}
+	visitFlags(newApp().rootCommand(), func(c *cobra.Command, f *pflag.Flag) {
+		if f.Name == "help" || c.Hidden || c.HasParent() && c.Parent().Name() == "completion" { // cobra's own
+			return
+		}
+		line := row("--" + f.Name)
+		if c.Name() == "launch" && line != "" && f.DefValue != "false" && f.DefValue != "[]" && f.DefValue != "" && f.DefValue != "0" &&
+			!strings.Contains(line, "| "+f.DefValue+" |") {
+			t.Errorf("reference.md: --%s: the default is %s", f.Name, f.DefValue)
+		}
+		if _, env, ok := strings.Cut(f.Usage, "(env "); ok && !strings.Contains(line, "`"+strings.TrimSuffix(env, ")")+"`") {
+			t.Errorf("reference.md: --%s: no %s", f.Name, env)
+		}
+	})
+	metric, word := regexp.MustCompile(`desc\("([a-z_]+)", "[^"]*"((?:, "[a-z]+")*)\)`), regexp.MustCompile(`"([^"]+)"`)
+	found := metric.FindAllStringSubmatch(sources(t, "../../internal/daemon/metrics*.go"), -1)
+	for _, m := range found {
+		line := row("weave_" + m[1])
+		for _, label := range word.FindAllStringSubmatch(m[2], -1) {
+			if !strings.Contains(line, "`"+label[1]+"`") {
+				t.Errorf("reference.md: weave_%s has a label %s", m[1], label[1])
+			}
+		}
+	}
+	for code := range 11 {
+		if !strings.Contains(reference, fmt.Sprintf("\n| %d | ", code)) {
+			t.Errorf("reference.md: no exit status %d", code)
+		}
+	}
+	for _, s := range api.States {
+		row(string(s))
+	}
+	reasons := regexp.MustCompile(`(?m)^\tReason\w+ +Reason = "([^"]+)"`).FindAllStringSubmatch(sources(t, "../../mesh/reason.go"), -1)
+	for _, r := range reasons {
+		row(r[1])
+	}
+	for _, names := range [][]string{sleeve.DropReasons(), forward.DropReasons(), tun.DropReasons()} {
+		for _, name := range names {
+			row(name)
+		}
+	}
+	paths := regexp.MustCompile(`(?m)^\tReason\w+ += "([^"]+)"`).FindAllStringSubmatch(sources(t, "../../odp/backend.go"), -1)
+	for _, r := range paths {
+		if !strings.Contains(pages["fastdp.md"], "`"+r[1]+"`") {
+			t.Errorf("fastdp.md: no reason `%s`", r[1])
+		}
+		if api.Meaning(r[1]) == "" {
+			t.Errorf("weave why has nothing to say of %s", r[1])
+		}
+	}
+	if len(found) < 30 || len(reasons) < 20 || len(paths) < 20 {
+		t.Errorf("%d metrics, %d and %d reasons were found: does the test still read the sources?", len(found), len(reasons), len(paths))
 	}
 }
 
