@@ -4,7 +4,11 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
+	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -163,6 +167,27 @@ func TestPackageDocs(t *testing.T) {
 	for dir, p := range packages(t) {
 		if !p.doc {
 			t.Errorf("%s: no package doc comment", dir)
+		}
+	}
+}
+
+// ARCHITECTURE.md names every package that is in the program.
+func TestArchitectureIsComplete(t *testing.T) {
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, layers, _ := strings.Cut(string(text), "| layer |")
+	layers, _, _ = strings.Cut(layers, "\n\n")
+	for dir := range packages(t) {
+		parent, last := path.Split(dir)
+		if dir == "." || strings.HasSuffix(dir, "test") || slices.ContainsFunc([]string{"bench", "demo", "crypto", "internal/e2e", "internal/testnet", "internal/vm", "nameserver/dnsbench"},
+			func(tree string) bool { return dir == tree || tree != "crypto" && within(dir, tree) }) {
+			continue // tools, tests, and a package that is all documentation
+		}
+		sibling := regexp.MustCompile("`" + parent + `\w+.*` + "`" + last + "`") // "`ipam/addr`, `ring`"
+		if !strings.Contains(layers, "`"+dir+"`") && !sibling.MatchString(layers) {
+			t.Errorf("%s: not in the table of layers", dir)
 		}
 	}
 }

@@ -54,6 +54,7 @@ const (
 	Observer
 )
 
+// String is the word of --ipalloc-init.
 func (m Mode) String() string {
 	switch m {
 	case Consensus:

@@ -24,6 +24,7 @@ const (
 
 var resultNames = [results]string{"answered", "truncated", "nodata", "nxdomain", "forwarded", "refused", "failed", "looped"}
 
+// String is the label of weave_dns_questions_total.
 func (r Result) String() string { return resultNames[r] }
 
 // Drop is why something got no reply.
@@ -42,6 +43,7 @@ const (
 
 var dropNames = [drops]string{"source", "short", "long", "response", "send", "conn", "slow"}
 
+// String is the label of weave_dns_drops_total.
 func (d Drop) String() string { return dropNames[d] }
 
 // counters belong to a worker, which alone writes them on the hot path.

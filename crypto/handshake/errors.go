@@ -33,6 +33,7 @@ type OneSidedError struct {
 	Remote bool // the password is set on the other end only; false: on this end only
 }
 
+// Error says which end has the password.
 func (e *OneSidedError) Error() string {
 	if e.Remote {
 		return "handshake: the other end has a password, this end has none"
@@ -91,6 +92,7 @@ type RejectError struct {
 	Remote bool // the other end said so, unauthenticated; false: Admit did
 }
 
+// Error says which end refused, and the code in words.
 func (e *RejectError) Error() string {
 	if e.Remote {
 		return fmt.Sprintf("handshake: rejected by the other end: %v", e.Code)

@@ -47,8 +47,8 @@ type GSO uint8
 
 const (
 	GSONone  GSO = 0 // one packet
-	GSOTCPv4 GSO = 1
-	GSOTCPv6 GSO = 4
+	GSOTCPv4 GSO = 1 // TCP payload cut into segments of Size bytes (TSO)
+	GSOTCPv6 GSO = 4 // the same over IPv6
 	GSOUDPL4 GSO = 5 // UDP payload cut into datagrams of Size bytes (USO)
 )
 

@@ -47,16 +47,16 @@ type Source struct {
 type Reason uint8
 
 const (
-	NotDropped    Reason = iota
-	DropLinkLocal        // 01:80:c2:00:00:0x: spanning tree, pause, LLDP stay on their link
-	DropLocal            // the bridge has delivered it already
-	DropLoop             // its source MAC moves too often, or it goes in circles
-	DropNoRoute          // no path to the peer it is for
-	DropNoPeers          // broadcast, and no neighbour to send it to
-	DropBadSource        // source address is a group, or zero
-	DropShort            // shorter than an Ethernet header
-	DropReturned         // a relayed frame that would go back where it came from
-	DropOffTree          // a flood from a neighbour that is not the parent in its origin's tree, or has just become it
+	NotDropped    Reason = iota // it goes somewhere
+	DropLinkLocal               // 01:80:c2:00:00:0x: spanning tree, pause, LLDP stay on their link
+	DropLocal                   // the bridge has delivered it already
+	DropLoop                    // its source MAC moves too often, or it goes in circles
+	DropNoRoute                 // no path to the peer it is for
+	DropNoPeers                 // broadcast, and no neighbour to send it to
+	DropBadSource               // source address is a group, or zero
+	DropShort                   // shorter than an Ethernet header
+	DropReturned                // a relayed frame that would go back where it came from
+	DropOffTree                 // a flood from a neighbour that is not the parent in its origin's tree, or has just become it
 	numReasons
 )
 

@@ -75,8 +75,10 @@ type Daemon struct {
 	exited chan struct{} // closed when the process is gone
 }
 
-// RunDir and StateDir are the daemon's directories; they outlive the daemon.
-func (h *Host) RunDir() string   { return filepath.Join(h.lab.dir, h.Label, "run") }
+// RunDir is where the host's daemons have their control socket; it outlives them.
+func (h *Host) RunDir() string { return filepath.Join(h.lab.dir, h.Label, "run") }
+
+// StateDir is where the host's daemons keep what survives a restart, such as the store.
 func (h *Host) StateDir() string { return filepath.Join(h.lab.dir, h.Label, "state") }
 
 // env lets every weave command on the host find the host's daemon.

@@ -88,6 +88,7 @@ func (a Addr) Compare(b Addr) int { return cmp.Compare(a.v, b.v) }
 // Less reports a < b.
 func (a Addr) Less(b Addr) bool { return a.v < b.v }
 
+// String is the dotted form; "end" for the address behind the last one.
 func (a Addr) String() string {
 	if a.v >= limit {
 		return "end"
@@ -189,4 +190,5 @@ func (r Range) Prefixes() (out []netip.Prefix) {
 	return out
 }
 
+// String is the half-open interval, [start,end).
 func (r Range) String() string { return "[" + r.Start.String() + "," + r.End.String() + ")" }

@@ -126,6 +126,7 @@ func (id ID) String() string {
 // wraps ErrRange or ErrSeeds.
 type ConflictError struct{ Ours, Theirs ID }
 
+// Error names both rings by range and seeds.
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("%v: ours is %v, theirs %v", e.Unwrap(), e.Ours, e.Theirs)
 }

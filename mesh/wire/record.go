@@ -19,14 +19,14 @@ var (
 type Tag uint8
 
 const (
-	TagHello     Tag = 1
-	TagHeartbeat Tag = 2
-	TagEcho      Tag = 3
-	TagOverlay   Tag = 4
-	TagUnicast   Tag = 5
-	TagGossip    Tag = 6
-	TagDigest    Tag = 7
-	TagClose     Tag = 8
+	TagHello     Tag = 1 // who is there, its overlays; first on each connection
+	TagHeartbeat Tag = 2 // asks for an echo
+	TagEcho      Tag = 3 // of a heartbeat
+	TagOverlay   Tag = 4 // from one end of a link to the other
+	TagUnicast   Tag = 5 // to one peer, passed on by those in between
+	TagGossip    Tag = 6 // what changed in a channel's state
+	TagDigest    Tag = 7 // what a channel's state is, in short
+	TagClose     Tag = 8 // the reason; last on the connection
 )
 
 // Sizes in bytes.
