@@ -85,6 +85,7 @@ func TestAllocate(t *testing.T) {
 
 // Addresses may be given, also of another host's share, but not twice.
 func TestClaim(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 2)
 	harness.StartAll(t, sites)
 	a, b := sites[0], sites[1]
@@ -116,6 +117,7 @@ func TestClaim(t *testing.T) {
 
 // A failed attach gives back what it had got.
 func TestFailedAttach(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 1)
 	a := sites[0]
 	a.Start("--ipalloc-init=consensus=1")
@@ -168,6 +170,7 @@ func TestVanished(t *testing.T) {
 
 // Containers of different subnets do not see each other, of the same they do.
 func TestSubnets(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 2)
 	harness.StartAll(t, sites, "--ipalloc-range=10.2.0.0/16", "--ipalloc-default-subnet=10.2.3.0/24")
 	a, b := sites[0], sites[1]

@@ -99,6 +99,7 @@ func TestExpose(t *testing.T) {
 
 // The host may be exposed at IPv6 addresses as well, and names are served there.
 func TestExposeIPv6(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 2)
 	harness.StartAll(t, sites)
 	a, b := sites[0], sites[1]

@@ -55,6 +55,7 @@ func TestNoQuorum(t *testing.T) {
 // Given seeds, hosts hand out addresses without ever having seen one another, and
 // then join.
 func TestSeedUnderPartition(t *testing.T) {
+	t.Parallel()
 	lab, sites := harness.NewNodes(t, 3)
 	a, b := sites[0], sites[1]
 	lab.Cut(a.Host, b.Host)
@@ -86,6 +87,7 @@ func TestSeedUnderPartition(t *testing.T) {
 // A host with another range, or other seeds, is told so, and told of, and nobody else
 // is hurt.
 func TestConflict(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 3)
 	a, b, c := sites[0], sites[1], sites[2]
 	a.Start(harness.Underlays(sites...)...)
@@ -209,6 +211,7 @@ func TestResetGivesAway(t *testing.T) {
 // The default range must not be where the host's own routes lead; another range is
 // the user's business.
 func TestRangeOverlapsRoute(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 1)
 	a := sites[0]
 	a.Exec("ip", "route", "add", "10.0.0.0/8", "dev", testnet.Uplink)

@@ -139,6 +139,7 @@ func TestUniformCluster(t *testing.T) {
 // A copy of a host's disk that is started on another machine is turned away; both ends
 // say so and what to do, and the copy gives out no address.
 func TestClone(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 3)
 	a, b, c := sites[0], sites[1], sites[2]
 	args := append([]string{"--ipalloc-init=seed=::1,::2"}, harness.Underlays(sites[:2]...)...)
@@ -179,6 +180,7 @@ func TestClone(t *testing.T) {
 // A store that cannot be read is set aside, and the host learns from the others what it
 // owned, before it gives out anything.
 func TestDamagedStore(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 2)
 	harness.StartAll(t, sites)
 	a, b := sites[0], sites[1]

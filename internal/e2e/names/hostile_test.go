@@ -17,6 +17,7 @@ import (
 // Who is neither a container nor the host gets no reply at all, not even a refusal, over
 // either transport and family, and is counted.
 func TestNoOpenResolver(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 2)
 	a, stranger := sites[0], sites[1]
 	a.Start("--ipalloc-init=consensus=1", "--dns-listen-address="+a.IP4.String())
@@ -49,6 +50,7 @@ func TestNoOpenResolver(t *testing.T) {
 // Questions that nobody has a use for are refused or ignored, and counted by what is
 // wrong with them.
 func TestHostileQuestions(t *testing.T) {
+	t.Parallel()
 	_, sites := harness.NewNodes(t, 1)
 	a := sites[0]
 	a.Start("--ipalloc-init=consensus=1")
