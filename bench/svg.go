@@ -76,11 +76,10 @@ func ratioPanels(r *result) []panel {
 	}
 	mtu := r.Options.MTUs[0]
 	return []panel{
-		{title: "TCP, one stream:" + unit + " (longer is better)", scale: 1, digits: 2, series: each(tcp1Fwd)},
+		{title: "TCP, one stream:" + unit + " (longer is better)", scale: 1, digits: 3, series: each(tcp1Fwd)},
 		{title: "UDP delivered, as much as possible offered:" + unit + " (longer is better)", scale: 1, digits: 2, series: []series{
 			{"64 B", mtu, "udp64_" + fullPPS, refKernel}, {"1400 B", mtu, "udp1400_" + fullPPS, refKernel}}},
-		{title: "Round trip, median:" + unit + " (shorter is better)", scale: 1, digits: 2, series: []series{
-			{"idle", mtu, idleP50, refKernel}, {"beside TCP", mtu, loadP50, refKernel}}},
+		{title: "Round trip, idle, median:" + unit + " (shorter is better)", scale: 1, digits: 2, series: each(idleP50)},
 		{title: "Processor time, whole machine, for each GB of TCP:" + unit + " (shorter is better)", scale: 1, digits: 2, series: each(cpuPerGB)},
 	}
 }

@@ -49,8 +49,11 @@ func times(title, ref, metric string) column {
 			return absent
 		}
 		digits := 2
-		if v >= 10 {
+		switch {
+		case v >= 10:
 			digits = 0
+		case v < 0.1:
+			digits = 3
 		}
 		return fmt.Sprintf("%.*f", digits, v)
 	}}
