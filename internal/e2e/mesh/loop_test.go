@@ -34,6 +34,11 @@ func TestLoop(t *testing.T) {
 	for _, s := range []*harness.Site{a, b} {
 		s.Exec("ip", "link", "set", "cable", "master", "weave", "up")
 	}
+	for _, s := range []*harness.Site{a, b} {
+		harness.Within(t, startLimit, "the cable's port", func() bool {
+			return strings.Contains(s.Exec("bridge", "link", "show", "dev", "cable"), "state forwarding")
+		})
+	}
 	plugged := time.Now()
 	for time.Since(plugged) < 3*time.Second {
 		harness.Ping(a.Box, b.In4, 3, "-W", "0.2")
