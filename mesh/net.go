@@ -51,6 +51,9 @@ func (systemNet) Dial(ctx context.Context, from, to netip.AddrPort) (net.Conn, e
 	if from.Port() != 0 {
 		d.Control = func(network, address string, c syscall.RawConn) error {
 			share(c)
+			// What is left of the connection must not keep the next daemon, which asks
+			// for a port that nobody listens on, from this one (as Go's listeners do).
+			c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
 			return setOptions(network, address, c)
 		}
 	}

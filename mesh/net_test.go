@@ -117,3 +117,34 @@ func TestSocketOptions(t *testing.T) {
 		})
 	}
 }
+
+// What is left of a connection that was dialed from the port that others dial does not
+// keep the next daemon from listening there.
+func TestListenAfterDialingFromPort(t *testing.T) {
+	far, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	n := mesh.SystemNet()
+	own := netip.MustParseAddrPort("127.0.0.7:0")
+	l, err := n.Listen(t.Context(), own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own = netip.MustParseAddrPort(l.Addr().String())
+	c, err := n.Dial(t.Context(), own, netip.MustParseAddrPort(far.Addr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.LocalAddr().String(); got != own.String() {
+		t.Errorf("dialed from %s, want %v", got, own)
+	}
+	c.Close()
+	l.Close()
+	l, err = n.Listen(t.Context(), own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}
