@@ -21,6 +21,7 @@ const (
 type candidate struct {
 	*socket
 	verdict chan<- *conn // has room for the one answer; nil: turned away
+	heir    bool         // the connection of who had its name here didn't answer
 }
 
 // conn is an admitted connection, owned by the loop; the socket in it is safe
@@ -112,7 +113,7 @@ func (l *loop) unfit(x *candidate) (err, told *Error) {
 func (l *loop) namesake(x *candidate) *Error {
 	name := x.hello.Name
 	r := l.topo.Record(name)
-	if r == nil || name == l.r.cfg.Name || r.Key == x.sign || l.peers[name] != nil || !l.topo.Supported(name) {
+	if r == nil || name == l.r.cfg.Name || r.Key == x.sign || x.heir || l.peers[name] != nil || !l.topo.Supported(name) {
 		return nil
 	}
 	if pin, ok := l.r.cfg.Pins.Pin(name); ok && pin == x.hs.RemoteStatic {
@@ -300,6 +301,9 @@ func (l *loop) drop(c *conn, err *Error, tell bool) {
 		o = dial.Failed // it was reachable, whatever happened then
 	}
 	l.maker.Down(time.Now(), c.key, o, err)
+	for _, x := range c.challengers {
+		x.heir = true
+	}
 	l.readmit = append(l.readmit, c.challengers...)
 	c.challengers = nil
 	l.logEnd(c, err)

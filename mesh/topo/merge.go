@@ -92,9 +92,11 @@ func (t *Topology) contested(e *entry, nb Neighbour, direct bool, u *incoming) b
 
 // supported reports whether a peer that e says it is connected to says the same of
 // the holder of e's key.
-func (t *Topology) supported(e *entry) bool {
+func (t *Topology) supported(e *entry) bool { return t.supportedBut(e, peer.Name{}) }
+
+func (t *Topology) supportedBut(e *entry, but peer.Name) bool {
 	for c := range e.rec.Conns() {
-		if w := t.records[c.Peer]; w != nil {
+		if w := t.records[c.Peer]; w != nil && c.Peer != but {
 			if back, ok := w.rec.Conn(e.rec.Name); ok && back.Mark == e.mark {
 				return true
 			}
@@ -103,11 +105,11 @@ func (t *Topology) supported(e *entry) bool {
 	return false
 }
 
-// Supported reports whether some peer says that it is connected to the holder of the key
-// that a name is known with here.
+// Supported reports whether some other peer says that it is connected to the holder of
+// the key that a name is known with here.
 func (t *Topology) Supported(name peer.Name) bool {
 	e := t.records[name]
-	return e != nil && t.supported(e)
+	return e != nil && t.supportedBut(e, t.local.Name)
 }
 
 // adopt replaces e's record, which may be missing, by that of u.
