@@ -120,6 +120,12 @@ func (s *steering) kernel(owner peer.Name) *odp.Overlay {
 	if via, connected := (*s.paths.Load())[owner]; connected {
 		return via
 	}
+	return s.lingering(owner)
+}
+
+// lingering returns the kernel path that goes on since the peer's last connection,
+// nil if there is none.
+func (s *steering) lingering(owner peer.Name) *odp.Overlay {
 	for _, ov := range s.fast {
 		if ov.Lingers(owner) {
 			return ov
@@ -235,7 +241,11 @@ func (s *steering) apply() {
 		}
 		switch {
 		case p.gone && w.via == nil:
-			s.remove(mac)
+			// The owner's new connection has no path yet, and the switch does not know
+			// the address: where the entry leads is all there is.
+			if p.via == nil || s.lingering(p.owner) != p.via {
+				s.remove(mac)
+			}
 		case p.left || p.via != w.via || p.port != w.port:
 			s.put(mac, p.owner)
 			moved++
