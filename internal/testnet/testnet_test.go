@@ -74,6 +74,9 @@ func TestPairAndMTU(t *testing.T) {
 func TestLossIsPerPacket(t *testing.T) {
 	lab := testnet.New(t)
 	a, b := lab.Host("a"), lab.Host("b")
+	if !pings(a, b.IP4, 1) { // else the question for b's MAC may be lost, and be repeated after a second only
+		t.Fatal("no underlay")
+	}
 	lab.Loss(a, b, 300)
 
 	var rx, tx *net.UDPConn
