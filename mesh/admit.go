@@ -45,6 +45,10 @@ type conn struct {
 	rtt       time.Duration
 	weight    int // peers that messages reach through it
 
+	// Since its last link went down, until it answers or a link is up again.
+	asked   uint64 // an echo of this token or a later one is an answer; 0: none is awaited
+	askedAt time.Time
+
 	// While other connections claim to be the same peer.
 	challengers  []*candidate // at most maxChallengers
 	challenge    uint64       // an echo of this token or a later one proves life

@@ -190,8 +190,11 @@ func (l *loop) reestablish(c *conn) {
 	l.connChanged(c.since, !up)
 	if !up {
 		c.log.Warn("connection pending", "reason", l.noPath(c).Text)
+		l.beat(c, c.since)
+		c.asked, c.askedAt = c.beatToken, c.since
 		return
 	}
+	l.answered(c)
 	c.wasUp = true
 	l.maker.Established(c.key)
 	c.log.Info("connection established", "encrypted", !c.permit().Clear())

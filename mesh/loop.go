@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -18,6 +19,9 @@ const (
 	challengeTime = time.Second      // for a connection in doubt to answer
 	noPathTime    = 60 * time.Second // a connection without a link that is up is closed then
 )
+
+// errUnanswered is why the peer of a connection is looked for elsewhere.
+var errUnanswered = errors.New("the peer doesn't answer")
 
 // loop owns all state of a running Router. Only its goroutine calls its methods.
 type loop struct {
@@ -193,6 +197,10 @@ func (l *loop) tick(now time.Time) {
 			l.drop(c, l.noPath(c), true)
 			continue
 		}
+		if c.asked != 0 && !now.Before(c.askedAt.Add(challengeTime)) {
+			// The connection stays, as long as it may: this may pass.
+			l.maker.Doubt(now, c.key, errUnanswered)
+		}
 		if c.established {
 			l.maker.Moved(c.key, c.elsewhere())
 		}
@@ -244,10 +252,22 @@ func (l *loop) echo(c *conn, body []byte) error {
 		}
 		c.rtt += (sample - c.rtt) / 8
 	}
-	if len(c.challengers) > 0 && token >= c.challenge && token <= l.lastToken {
+	if token > l.lastToken {
+		return nil
+	}
+	if len(c.challengers) > 0 && token >= c.challenge {
 		l.survived(c)
 	}
+	if c.asked != 0 && token >= c.asked {
+		l.answered(c)
+	}
 	return nil
+}
+
+// answered ends the doubt whether the peer still answers.
+func (l *loop) answered(c *conn) {
+	c.asked = 0
+	l.maker.Doubt(time.Now(), c.key, nil)
 }
 
 // ended is the report of a socket's reader.

@@ -139,6 +139,32 @@ func TestSilentPeer(t *testing.T) {
 	})
 }
 
+// A peer whose address dies is reached by another that is known, before the old
+// connection is given up, and the old one goes on if the address comes back first.
+func TestOtherAddress(t *testing.T) {
+	for name, to := range map[string][]string{
+		"two targets": {"10.0.0.1", "10.0.0.101"},
+		"a name":      {"h1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.net.Name("h1", "10.0.0.1", "10.0.0.101")
+				a := w.start(1, func(c *mesh.Config) { c.Net = w.net.Host("10.0.0.1", "10.0.0.101") })
+				b := w.start(2, targets(to...))
+				w.run(5 * time.Second)
+				w.wantJoined(a, b)
+				at := b.view().Links[a.name][0].Status().Remote.Addr()
+				w.net.Cut(at.String(), addrOf(2))
+				for _, links := range [][]*overlaytest.Link{a.ov.Links(b.name), b.ov.Links(a.name)} {
+					links[len(links)-1].Fire(overlay.Event{Reason: "heartbeat lost"})
+				}
+				w.run(3500 * time.Millisecond)
+				w.wantJoined(a, b)
+			})
+		})
+	}
+}
+
 func TestLinkStates(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.start(1)

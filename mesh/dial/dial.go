@@ -54,6 +54,12 @@
 // says it listens on, is one that the target last resolved to, or when its peer is
 // the one that the target last led to (by another address, perhaps).
 //
+// # In doubt
+//
+// A peer that no longer answers on a connection may do so at another of its
+// addresses. While the caller says so ([Maker.Doubt]) the connection serves nothing,
+// and of a target's addresses its own is dialed last.
+//
 // # Found peers
 //
 // Besides the targets that users give there are peers that other peers know
@@ -211,6 +217,7 @@ type conn struct {
 	Conn
 	up          time.Time
 	established bool
+	doubt       bool
 	moved       netip.AddrPort // where the peer listens now; zero: where it did
 }
 
@@ -219,8 +226,8 @@ type Maker struct {
 	cfg      Config
 	targets  map[string]*target
 	conns    map[uint64]*conn       // by the caller's key
-	addrs    map[netip.AddrPort]int // conns by Addr and by Listen
-	peers    map[peer.Name]int      // conns by Peer
+	addrs    map[netip.AddrPort]int // conns not in doubt by Addr and by Listen
+	peers    map[peer.Name]int      // conns not in doubt by Peer
 	attempt  uint64                 // last one given out
 	nextFind time.Time              // the next attempt to a found peer
 	nextOver time.Time              // the next attempt over the limit

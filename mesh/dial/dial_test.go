@@ -122,6 +122,12 @@ func (w *world) do(x, event string) {
 			to = netip.AddrPort{}
 		}
 		w.m.Moved(1, to)
+	case "doubt":
+		w.m.Doubt(w.now, 1, errX)
+		w.m.Doubt(w.now, 2, errX)
+	case "answer":
+		w.m.Doubt(w.now, 1, nil)
+		w.m.Doubt(w.now, 2, nil)
 	case "downB":
 		w.m.Down(w.now, 3, Failed, errX)
 	case "lost-duplicate":
@@ -345,6 +351,34 @@ func TestMovedPeer(t *testing.T) {
 		}
 		if got != tt.effects {
 			t.Errorf("%s: %s: %q, want %q", tt.target, tt.events, got, tt.effects)
+		}
+	}
+}
+
+// While a connection is in doubt its peer is looked for, elsewhere first.
+func TestDoubt(t *testing.T) {
+	for _, tt := range []struct{ target, events, effects, state string }{
+		{lit, "connect; up; established; wait 2m; doubt", "dial 10.0.0.1:6783", "dialing"},
+		{lit, "connect; up; established; wait 2m; doubt; unreachable", "", "waiting 500ms"},
+		{lit, "connect; up; established; wait 2m; doubt; unreachable; answer", "", "served"},
+		{lit, "connect; up; established; wait 2m; doubt; unreachable; answer; wait 1m; doubt", "dial 10.0.0.1:6783", "dialing"},
+		{lit, "connect; up; established; wait 2m; doubt; unreachable; wait 100ms; down", "dial 10.0.0.1:6783", "dialing"},
+		{lit, "connect; up; established; wait 2m; doubt; unreachable; answer; down", "dial 10.0.0.1:6783", "dialing"},
+		{lit, "connect; up; established; wait 2m; doubt; duplicate; answer", "", "served"},
+		{lit, "connect; up; established; doubt; down; wait 1m; connect; up", "", "served"},
+		{name, "connect; resolved 10.0.0.1 10.0.0.9; up; established; wait 2m; doubt; resolved 10.0.0.1 10.0.0.9", "dial 10.0.0.9:7000", "dialing"},
+		{name, "connect; resolved 10.0.0.1 10.0.0.9; up; established; wait 2m; doubt; resolved 10.0.0.1 10.0.0.9; unreachable", "dial 10.0.0.1:7000", "dialing"},
+		{lit, "connect; inbound; doubt", "", "dialing"},
+		{lit, "inbound; connect; established; doubt", "dial 10.0.0.1:6783", "dialing"},
+	} {
+		w := newWorld(0)
+		got := ""
+		for _, e := range strings.Split(tt.events, "; ") {
+			w.do(tt.target, e)
+			got = w.step()
+		}
+		if got != tt.effects || w.show(tt.target) != tt.state {
+			t.Errorf("%s: %s: %q and %s, want %q and %s", tt.target, tt.events, got, w.show(tt.target), tt.effects, tt.state)
 		}
 	}
 }
@@ -592,7 +626,7 @@ func FuzzParseTarget(f *testing.F) {
 func TestRandomEvents(t *testing.T) {
 	targets := []string{lit, name, "10.0.0.1:6783", "host1", "10.0.0.9"}
 	events := []string{"connect", "forget", "wait 1s", "wait 10m", "resolved 10.0.0.1 10.0.0.9", "unresolved", "unreachable",
-		"failed", "duplicate", "self", "collision", "up", "inbound", "inboundB", "established", "down", "downB", "lost-duplicate", "lost-collision"}
+		"failed", "duplicate", "self", "collision", "up", "inbound", "inboundB", "established", "doubt", "answer", "down", "downB", "lost-duplicate", "lost-collision"}
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(rapid.IntRange(0, 3).Draw(t, "limit"))
 		for range rapid.IntRange(1, 60).Draw(t, "n") {

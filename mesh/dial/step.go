@@ -158,7 +158,7 @@ func (m *Maker) start(now time.Time, t *target) (Effect, bool) {
 	}
 	if a, err := netip.ParseAddr(t.host); err == nil {
 		t.known = []netip.AddrPort{netip.AddrPortFrom(a.Unmap(), m.port(t))}
-		round := t.round()
+		round := m.round(t)
 		if m.dialed(round[0]) {
 			t.due = now.Add(soon)
 			return e, false
@@ -177,11 +177,25 @@ func (m *Maker) start(now time.Time, t *target) (Effect, bool) {
 }
 
 // round lists the addresses of one attempt, in the order in which to dial them.
-func (t *target) round() []netip.AddrPort {
-	if !t.seen.IsValid() || slices.Contains(t.known, t.seen) {
-		return t.known
+func (m *Maker) round(t *target) []netip.AddrPort {
+	out := slices.Clone(t.known)
+	if t.seen.IsValid() && !slices.Contains(t.known, t.seen) {
+		out = slices.Insert(out, 0, t.seen)
 	}
-	return append([]netip.AddrPort{t.seen}, t.known...)
+	slices.SortStableFunc(out, func(a, b netip.AddrPort) int {
+		return cmp.Compare(m.doubts(a), m.doubts(b))
+	})
+	return out
+}
+
+// doubts returns how many connections to a are in doubt.
+func (m *Maker) doubts(a netip.AddrPort) (n int) {
+	for _, c := range m.conns {
+		if c.doubt && (c.Addr == a || c.Listen == a) {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *Maker) newAttempt() uint64 { m.attempt++; return m.attempt }
@@ -291,7 +305,7 @@ func (m *Maker) begin(now time.Time, t *target, addrs []netip.AddrPort) {
 		t.due = now
 		return
 	}
-	round := t.round()
+	round := m.round(t)
 	if m.dialed(round[0]) {
 		t.due = now.Add(soon)
 		return
@@ -350,6 +364,26 @@ func (m *Maker) Moved(key uint64, to netip.AddrPort) {
 	}
 }
 
+// Doubt says that the peer of a connection doesn't answer on it, for the reason err,
+// or with nil that it does again.
+func (m *Maker) Doubt(now time.Time, key uint64, err error) {
+	c := m.conns[key]
+	if c == nil || c.doubt == (err != nil) {
+		return
+	}
+	m.changed = true
+	if c.doubt = err != nil; !c.doubt {
+		m.countConn(c, 1)
+		return
+	}
+	m.countConn(c, -1)
+	for _, t := range m.targets {
+		if t.state == waiting && c.serves(t) {
+			m.lost(now, t, c, Failed, err)
+		}
+	}
+}
+
 // Down says that a connection ended, with outcome Duplicate when another to that
 // peer stays, else Failed, Self or Collision.
 func (m *Maker) Down(now time.Time, key uint64, o Outcome, err error) {
@@ -359,7 +393,9 @@ func (m *Maker) Down(now time.Time, key uint64, o Outcome, err error) {
 		return
 	}
 	delete(m.conns, key)
-	m.countConn(c, -1)
+	if !c.doubt {
+		m.countConn(c, -1)
+	}
 	for _, t := range m.targets {
 		switch {
 		case t.state == waiting && c.serves(t):

@@ -44,6 +44,39 @@ func TestHostnameTargets(t *testing.T) {
 	}
 }
 
+// When one family of addresses dies without a word between two hosts that know one
+// another by both, the other takes over while the old connection is not given up yet.
+func TestOtherFamily(t *testing.T) {
+	t.Parallel()
+	const limit = 10 * time.Second // less than the silence after which a connection is closed
+	_, sites := harness.NewSites(t, 2)
+	a, b := sites[0], sites[1]
+	pw := harness.PasswordFile(t, harness.Password)
+	a.Launch("--password-file", pw)
+	b.Launch("--password-file", pw, a.Via(0), a.Via(1))
+	harness.Meet(t, startLimit, sites...)
+	probe := harness.ProbeOf(t, b, a)
+	for range 2 { // from the one to the other, and back
+		before, _ := b.To(a)
+		family, other := "ip", a.IP6
+		if !strings.HasPrefix(before.Address, a.IP4.String()) {
+			family, other = "ip6", a.IP4
+		}
+		b.Exec("nft", "add table "+family+" dead; add chain "+family+" dead in { type filter hook input priority 0; policy drop; }; "+
+			"add chain "+family+" dead out { type filter hook output priority 0; policy drop; }")
+		cut := time.Now()
+		took := harness.Within(t, limit, "another connection", func() bool {
+			now, ok := b.To(a)
+			return ok && strings.Contains(now.Address, other.String())
+		})
+		harness.Within(t, time.Second, "traffic", func() bool { return probe.AnsweredSince(cut.Add(took)) })
+		gap, _ := probe.Gap(cut)
+		t.Logf("%s dead: another connection after %v, no traffic for %v", family, took, gap)
+		b.Exec("nft", "delete table "+family+" dead")
+		time.Sleep(time.Second)
+	}
+}
+
 // Eight hosts that may have three connections each are one network nevertheless, and
 // nothing is wrong with those of their targets that they have no connection to.
 func TestConnLimit(t *testing.T) {
