@@ -210,7 +210,7 @@ func TestUnicastHops(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.message(b.conns[tt.via], m)
-			got := b.conns[1].q.extra
+			got := b.conns[1].q.extra.msgs
 			if c := b.counters; (c.UnicastRelayed == 1) != tt.relayed || (len(got) == 1) != tt.relayed || c.UnicastSpoofed != tt.spoofed || c.UnicastLost != tt.lost {
 				t.Errorf("%d messages, counters %+v", len(got), c)
 			}

@@ -30,14 +30,26 @@ type queue struct {
 	wake chan struct{} // holds one token when there is something to take
 
 	mu     sync.Mutex
-	msgs   []wire.Msg
-	size   int // bytes of msgs' bodies, <= queueBytes
+	must   backlog // of queueMsgs and queueBytes
 	beat   slot
 	echo   slot
 	ended  bool
-	extra  []wire.Msg // may be lost: unicasts and what we forward for others
-	extras int        // bytes of extra's bodies, <= extraBytes
-	gossip []*parcel  // at most one for each channel, and one with its digest; longest waiting first
+	extra  backlog   // of extraMsgs and extraBytes; may be lost: unicasts and what we forward for others
+	gossip []*parcel // at most one for each channel, and one with its digest; longest waiting first
+}
+
+// backlog is messages in order, with the bytes of their bodies.
+type backlog struct {
+	msgs []wire.Msg
+	size int
+}
+
+// takeTo moves all to the end of out.
+func (b *backlog) takeTo(out []wire.Msg) []wire.Msg {
+	out = append(out, b.msgs...)
+	clear(b.msgs)
+	b.msgs, b.size = b.msgs[:0], 0
+	return out
 }
 
 type slot struct {
@@ -47,17 +59,24 @@ type slot struct {
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
 
-func (q *queue) push(m wire.Msg) error {
+// push queues a message that may not be lost; without room for it the connection has
+// to end.
+func (q *queue) push(m wire.Msg) error { return q.add(&q.must, queueMsgs, queueBytes, m) }
+
+// pushExtra is push for what may be lost: when there is no room it is not taken.
+func (q *queue) pushExtra(m wire.Msg) error { return q.add(&q.extra, extraMsgs, extraBytes, m) }
+
+func (q *queue) add(b *backlog, maxMsgs, maxBytes int, m wire.Msg) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
 	case q.ended:
 		return errQueueEnded
-	case q.size+len(m.Body) > queueBytes || len(q.msgs) >= queueMsgs:
+	case b.size+len(m.Body) > maxBytes || len(b.msgs) >= maxMsgs:
 		return errQueueFull
 	}
-	q.msgs = append(q.msgs, m)
-	q.size += len(m.Body)
+	b.msgs = append(b.msgs, m)
+	b.size += len(m.Body)
 	q.wakeLocked()
 	return nil
 }
@@ -84,7 +103,7 @@ func (q *queue) end(last *wire.Close) {
 	q.ended = true
 	if last != nil {
 		if m, err := last.Msg(); err == nil {
-			q.msgs = append(q.msgs, m)
+			q.must.msgs = append(q.must.msgs, m)
 		}
 	}
 	q.wakeLocked()
@@ -95,22 +114,6 @@ func (q *queue) wakeLocked() {
 	case q.wake <- struct{}{}:
 	default:
 	}
-}
-
-// pushExtra is push for what may be lost: when there is no room it is not taken.
-func (q *queue) pushExtra(m wire.Msg) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	switch {
-	case q.ended:
-		return errQueueEnded
-	case q.extras+len(m.Body) > extraBytes || len(q.extra) >= extraMsgs:
-		return errQueueFull
-	}
-	q.extra = append(q.extra, m)
-	q.extras += len(m.Body)
-	q.wakeLocked()
-	return nil
 }
 
 // offer merges a parcel with what waits of its channel.
@@ -139,9 +142,7 @@ func (q *queue) take(out []wire.Msg) (_ []wire.Msg, p *parcel, ended bool) {
 	if q.ended {
 		return out, nil, true
 	}
-	out = append(out, q.extra...)
-	clear(q.extra)
-	q.extra, q.extras = q.extra[:0], 0
+	out = q.extra.takeTo(out)
 	if len(q.gossip) > 0 {
 		p = q.gossip[0]
 		q.gossip = slices.Delete(q.gossip, 0, 1)
@@ -163,15 +164,14 @@ func (q *queue) urgent(out []wire.Msg) []wire.Msg {
 }
 
 func (q *queue) urgentLocked(out []wire.Msg) []wire.Msg {
-	out = append(out, q.msgs...) // first, since the hello may be among them
-	clear(q.msgs)
+	out = q.must.takeTo(out) // first, since the hello may be among them
 	if q.echo.set && !q.ended {
 		out = append(out, wire.Echo(q.echo.token))
 	}
 	if q.beat.set && !q.ended {
 		out = append(out, wire.Heartbeat(q.beat.token))
 	}
-	q.msgs, q.size, q.echo, q.beat = q.msgs[:0], 0, slot{}, slot{}
+	q.echo, q.beat = slot{}, slot{}
 	return out
 }
 
