@@ -45,14 +45,30 @@ type conn struct {
 	rtt       time.Duration
 	weight    int // peers that messages reach through it
 
-	// Since its last link went down, until it answers or a link is up again.
-	asked   uint64 // an echo of this token or a later one is an answer; 0: none is awaited
-	askedAt time.Time
+	silent question // since its last link went down, until it answers or a link is up again
 
 	// While other connections claim to be the same peer.
-	challengers  []*candidate // at most maxChallengers
-	challenge    uint64       // an echo of this token or a later one proves life
-	challengedAt time.Time
+	challengers []*candidate // at most maxChallengers
+	challenge   question
+}
+
+// question is a heartbeat whose answer shows that the peer lives; zero: none is awaited.
+type question struct {
+	token uint64 // an echo of this one or a later one is an answer
+	at    time.Time
+}
+
+// question sends a heartbeat that is one.
+func (l *loop) question(c *conn, now time.Time) question {
+	l.beat(c, now)
+	return question{c.beatToken, now}
+}
+
+func (q question) answeredBy(token uint64) bool { return q.token != 0 && token >= q.token }
+
+// unanswered reports whether the answer is overdue.
+func (q question) unanswered(now time.Time) bool {
+	return q.token != 0 && !now.Before(q.at.Add(challengeTime))
 }
 
 // admit decides about a candidate: now, or when the connection that is in its
@@ -162,9 +178,7 @@ func (l *loop) challengeFor(old *conn, x *candidate) {
 	if len(old.challengers) > 1 {
 		return
 	}
-	now := time.Now()
-	l.beat(old, now)
-	old.challenge, old.challengedAt = old.beatToken, now
+	old.challenge = l.question(old, time.Now())
 }
 
 // survived turns the challengers of c away, since it answered.

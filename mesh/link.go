@@ -190,8 +190,7 @@ func (l *loop) reestablish(c *conn) {
 	l.connChanged(c.since, !up)
 	if !up {
 		c.log.Warn("connection pending", "reason", l.noPath(c).Text)
-		l.beat(c, c.since)
-		c.asked, c.askedAt = c.beatToken, c.since
+		c.silent = l.question(c, c.since)
 		return
 	}
 	l.answered(c)

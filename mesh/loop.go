@@ -189,7 +189,7 @@ func (l *loop) tick(now time.Time) {
 		if !now.Before(c.nextBeat) {
 			l.beat(c, now)
 		}
-		if len(c.challengers) > 0 && !now.Before(c.challengedAt.Add(challengeTime)) {
+		if len(c.challengers) > 0 && c.challenge.unanswered(now) {
 			l.drop(c, &Error{Reason: ReasonReplaced, Text: "the peer came back while this connection didn't answer"}, true)
 			continue
 		}
@@ -197,7 +197,7 @@ func (l *loop) tick(now time.Time) {
 			l.drop(c, l.noPath(c), true)
 			continue
 		}
-		if c.asked != 0 && !now.Before(c.askedAt.Add(challengeTime)) {
+		if c.silent.unanswered(now) {
 			// The connection stays, as long as it may: this may pass.
 			l.maker.Doubt(now, c.key, errUnanswered)
 		}
@@ -255,10 +255,10 @@ func (l *loop) echo(c *conn, body []byte) error {
 	if token > l.lastToken {
 		return nil
 	}
-	if len(c.challengers) > 0 && token >= c.challenge {
+	if len(c.challengers) > 0 && c.challenge.answeredBy(token) {
 		l.survived(c)
 	}
-	if c.asked != 0 && token >= c.asked {
+	if c.silent.answeredBy(token) {
 		l.answered(c)
 	}
 	return nil
@@ -266,7 +266,7 @@ func (l *loop) echo(c *conn, body []byte) error {
 
 // answered ends the doubt whether the peer still answers.
 func (l *loop) answered(c *conn) {
-	c.asked = 0
+	c.silent = question{}
 	l.maker.Doubt(time.Now(), c.key, nil)
 }
 
