@@ -73,7 +73,7 @@ func TestOtherFamily(t *testing.T) {
 		gap, _ := probe.Gap(cut)
 		t.Logf("%s dead: another connection after %v, no traffic for %v", family, took, gap)
 		b.Exec("nft", "delete table "+family+" dead")
-		time.Sleep(time.Second)
+		harness.Within(t, limit, "no attempt under way", func() bool { return len(b.Conns()) == 1 })
 	}
 }
 
