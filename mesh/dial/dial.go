@@ -225,6 +225,7 @@ type conn struct {
 type Maker struct {
 	cfg      Config
 	targets  map[string]*target
+	busy     map[*target]bool       // those that aren't waiting
 	conns    map[uint64]*conn       // by the caller's key
 	addrs    map[netip.AddrPort]int // conns not in doubt by Addr and by Listen
 	peers    map[peer.Name]int      // conns not in doubt by Peer
@@ -239,7 +240,7 @@ type Maker struct {
 // New makes a Maker without targets.
 func New(cfg Config) *Maker {
 	return &Maker{
-		cfg: cfg, targets: map[string]*target{}, conns: map[uint64]*conn{},
+		cfg: cfg, targets: map[string]*target{}, busy: map[*target]bool{}, conns: map[uint64]*conn{},
 		addrs: map[netip.AddrPort]int{}, peers: map[peer.Name]int{},
 	}
 }
@@ -309,7 +310,7 @@ func (m *Maker) Connect(now time.Time, texts []string, replace bool) error {
 	if replace && len(errs) == 0 {
 		for s, t := range m.targets {
 			if t.direct && !keep[s] {
-				delete(m.targets, s)
+				m.remove(t)
 			}
 		}
 	}
@@ -331,9 +332,15 @@ func (m *Maker) Forget(texts []string) {
 	m.changed = true
 	for _, s := range texts {
 		if t := m.targets[s]; t != nil && t.direct {
-			delete(m.targets, s)
+			m.remove(t)
 		}
 	}
+}
+
+// remove forgets a target: later results of its attempt are ignored.
+func (m *Maker) remove(t *target) {
+	delete(m.targets, t.text)
+	delete(m.busy, t)
 }
 
 // Candidate is a found peer.
@@ -366,7 +373,7 @@ func (m *Maker) Find(now time.Time, peers []Candidate) {
 	}
 	for s, t := range m.targets {
 		if !t.found.IsZero() && !keep[s] {
-			delete(m.targets, s)
+			m.remove(t)
 		}
 	}
 }
@@ -438,7 +445,7 @@ func (m *Maker) IsFound(attempt uint64) bool {
 }
 
 func (m *Maker) byAttempt(id uint64) *target {
-	for _, t := range m.targets {
+	for t := range m.busy {
 		if id != 0 && t.attempt == id {
 			return t
 		}

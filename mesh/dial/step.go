@@ -78,8 +78,8 @@ func (m *Maker) mayExceed(now time.Time, t *target, later func(time.Time)) bool 
 	if m.reaches(t.peer) || len(m.conns) < m.cfg.Limit {
 		return false
 	}
-	for _, o := range m.targets {
-		if o.state != waiting && o.over {
+	for o := range m.busy {
+		if o.over {
 			return false
 		}
 	}
@@ -104,13 +104,13 @@ func (m *Maker) reaches(p peer.Name) bool {
 // due returns the targets with something to do, in order: those of users, hints,
 // found peers. Later is told when others will have something.
 func (m *Maker) due(now time.Time, later func(time.Time)) (out []*target) {
-	for s, t := range m.targets {
+	for _, t := range m.targets {
 		switch {
 		case t.state == dialing && t.attempt == 0:
 			out = append(out, t)
 		case t.state != waiting || t.never:
 		case !t.until.IsZero() && (m.serves(t) || !now.Before(t.until)):
-			delete(m.targets, s)
+			m.remove(t)
 		case m.serves(t):
 		case t.due.After(now):
 			later(t.due)
@@ -137,12 +137,22 @@ func (t *target) class() int {
 
 // trying is the number of attempts under way of targets of that class.
 func (m *Maker) trying(class int) (n int) {
-	for _, t := range m.targets {
-		if t.state != waiting && t.class() == class {
+	for t := range m.busy {
+		if t.class() == class {
 			n++
 		}
 	}
 	return n
+}
+
+// enter changes the state of a target.
+func (m *Maker) enter(t *target, s state) {
+	t.state = s
+	if s == waiting {
+		delete(m.busy, t)
+	} else {
+		m.busy[t] = true
+	}
 }
 
 func (m *Maker) dialEffect(t *target) Effect {
@@ -166,10 +176,10 @@ func (m *Maker) start(now time.Time, t *target) (Effect, bool) {
 		if m.serves(t) {
 			return e, false
 		}
-		t.state, t.addr, t.addrs = dialing, round[0], round[1:]
+		m.dial(t, round)
 		e = m.dialEffect(t)
 	} else {
-		t.state = resolving
+		m.enter(t, resolving)
 	}
 	t.attempt, t.began = m.newAttempt(), now
 	e.Attempt = t.attempt
@@ -212,18 +222,12 @@ func (m *Maker) room(limit int) int {
 	if limit <= 0 {
 		return maxTargets + maxFound
 	}
-	n := limit - len(m.conns)
-	for _, t := range m.targets {
-		if t.state != waiting {
-			n--
-		}
-	}
-	return n
+	return limit - len(m.conns) - len(m.busy)
 }
 
 // dialed reports whether an attempt to a is under way.
 func (m *Maker) dialed(a netip.AddrPort) bool {
-	for _, t := range m.targets {
+	for t := range m.busy {
 		if t.state == dialing && t.addr == a {
 			return true
 		}
@@ -263,7 +267,8 @@ func (m *Maker) Resolved(now time.Time, attempt uint64, addrs []netip.Addr, err 
 	if t == nil || t.state != resolving {
 		return
 	}
-	t.state, t.attempt = waiting, 0
+	t.attempt = 0
+	m.enter(t, waiting)
 	if err == nil && len(addrs) == 0 {
 		err = errNoAddress
 	}
@@ -285,7 +290,8 @@ func (m *Maker) Found(now time.Time, attempt uint64, addrs []netip.AddrPort) {
 	if t == nil || t.state != resolving || t.found.IsZero() {
 		return
 	}
-	t.state, t.attempt = waiting, 0
+	t.attempt = 0
+	m.enter(t, waiting)
 	if len(addrs) == 0 {
 		m.fail(now, t, errNoAddress)
 		return
@@ -310,7 +316,13 @@ func (m *Maker) begin(now time.Time, t *target, addrs []netip.AddrPort) {
 		t.due = now.Add(soon)
 		return
 	}
-	t.state, t.addr, t.addrs = dialing, round[0], round[1:]
+	m.dial(t, round)
+}
+
+// dial is for a target whose attempt goes to addresses one after the other.
+func (m *Maker) dial(t *target, round []netip.AddrPort) {
+	t.addr, t.addrs = round[0], round[1:]
+	m.enter(t, dialing)
 }
 
 // Up says that a connection passed all checks. Key is the caller's, unique among
@@ -320,7 +332,8 @@ func (m *Maker) Up(now time.Time, key uint64, c Conn) {
 	m.conns[key] = &conn{Conn: c, up: now}
 	m.countConn(m.conns[key], 1)
 	if t := m.byAttempt(c.Attempt); t != nil {
-		t.state, t.attempt, t.addrs = waiting, 0, nil
+		t.attempt, t.addrs = 0, nil
+		m.enter(t, waiting)
 		if !t.found.IsZero() && t.found != c.Peer {
 			t.known = nil
 			m.fail(now, t, errOther)
@@ -342,9 +355,9 @@ func (m *Maker) Up(now time.Time, key uint64, c Conn) {
 
 // dropHints forgets the hints that no attempt is made to.
 func (m *Maker) dropHints() {
-	for s, t := range m.targets {
+	for _, t := range m.targets {
 		if !t.until.IsZero() && t.state == waiting {
-			delete(m.targets, s)
+			m.remove(t)
 		}
 	}
 }
@@ -439,7 +452,8 @@ func (m *Maker) Ended(now time.Time, attempt uint64, o Outcome, p peer.Name, err
 		t.err, t.addr, t.addrs = err, t.addrs[0], t.addrs[1:]
 		return
 	}
-	t.state, t.addrs = waiting, nil
+	t.addrs = nil
+	m.enter(t, waiting)
 	m.end(now, t, o, p, err)
 }
 
@@ -454,7 +468,7 @@ func (m *Maker) end(now time.Time, t *target, o Outcome, p peer.Name, err error)
 		t.peer, t.fastUntil, t.crowded = p, time.Time{}, t.over
 		m.fail(now, t, err)
 		if !t.until.IsZero() && m.reaches(p) {
-			delete(m.targets, t.text) // its purpose was to get into that network
+			m.remove(t) // its purpose was to get into that network
 		}
 	default:
 		m.fail(now, t, err)
