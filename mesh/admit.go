@@ -45,7 +45,7 @@ type conn struct {
 	rtt       time.Duration
 	weight    int // peers that messages reach through it
 
-	silent question // since its last link went down, until it answers or a link is up again
+	silent question // while no link is up: the last one without an answer
 
 	// While other connections claim to be the same peer.
 	challengers []*candidate // at most maxChallengers

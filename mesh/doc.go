@@ -22,8 +22,8 @@
 // A connection is pending until its first link is up and established from then
 // on; it falls back to pending when no link is up, and is closed when that lasts
 // too long. Peers learn at once of a graceful end by a close message; a silent
-// peer is given up after [DeadAfter]. When the last link goes down and the peer does
-// not answer on the connection either, its other addresses are dialed meanwhile
+// peer is given up after [DeadAfter]. When no link is up and the peer does not answer
+// on the connection either, its other addresses are dialed meanwhile
 // ([dial.Maker.Doubt]): whichever works first, the old connection or a new one, stays.
 //
 // # What lives on the connections

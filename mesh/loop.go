@@ -17,6 +17,7 @@ import (
 const (
 	tickEvery     = 500 * time.Millisecond
 	challengeTime = time.Second      // for a connection in doubt to answer
+	pendingBeat   = 2 * time.Second  // between heartbeats while no link is up
 	noPathTime    = 60 * time.Second // a connection without a link that is up is closed then
 )
 
@@ -196,6 +197,9 @@ func (l *loop) tick(now time.Time) {
 		if !c.established && !now.Before(c.since.Add(noPathTime)) {
 			l.drop(c, l.noPath(c), true)
 			continue
+		}
+		if !c.established && c.silent == (question{}) && !now.Before(c.beatAt.Add(pendingBeat)) {
+			c.silent = l.question(c, now)
 		}
 		if c.silent.unanswered(now) {
 			// The connection stays, as long as it may: this may pass.

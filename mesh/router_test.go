@@ -155,13 +155,35 @@ func TestOtherAddress(t *testing.T) {
 				w.wantJoined(a, b)
 				at := b.view().Links[a.name][0].Status().Remote.Addr()
 				w.net.Cut(at.String(), addrOf(2))
-				for _, links := range [][]*overlaytest.Link{a.ov.Links(b.name), b.ov.Links(a.name)} {
-					links[len(links)-1].Fire(overlay.Event{Reason: "heartbeat lost"})
-				}
+				loseLinks(a, b)
 				w.run(3500 * time.Millisecond)
 				w.wantJoined(a, b)
 			})
 		})
+	}
+}
+
+// The same goes when the connection outlives its links for a while.
+func TestOtherAddressWhilePending(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.start(1, func(c *mesh.Config) { c.Net = w.net.Host("10.0.0.1", "10.0.0.101") })
+		b := w.start(2, targets("10.0.0.1", "10.0.0.101"))
+		w.run(5 * time.Second)
+		w.wantJoined(a, b)
+		at := b.view().Links[a.name][0].Status().Remote.Addr()
+		loseLinks(a, b)
+		w.run(10 * time.Second)
+		b.wantConns(fmt.Sprintf("-> %v pending (no path works; sleeve: heartbeat lost)", at))
+		w.net.Cut(at.String(), addrOf(2))
+		w.run(5 * time.Second)
+		w.wantJoined(a, b)
+	})
+}
+
+// loseLinks takes down the links between two, of their latest connection.
+func loseLinks(a, b *node) {
+	for _, links := range [][]*overlaytest.Link{a.ov.Links(b.name), b.ov.Links(a.name)} {
+		links[len(links)-1].Fire(overlay.Event{Reason: "heartbeat lost"})
 	}
 }
 

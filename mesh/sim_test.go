@@ -141,7 +141,9 @@ func simulate(t *testing.T, n int) (r simResult) {
 	}
 	r.peers = n
 	r.settled = s.until(5*time.Minute, 100*time.Millisecond, func() bool { return s.allRoutes() })
+	t.Logf("%d peers: settled", n) // large networks take long
 	r.dense = s.untilDense()
+	t.Logf("%d peers: all connections", n)
 	r.startCPU = (cpuTime() - before) / time.Duration(n)
 	r.conns = float64(s.links()) / float64(n)
 	for _, p := range s.peers {
