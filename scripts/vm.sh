@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs tests in a virtual machine with a kernel that has openvswitch, wireguard,
-# netem and dummy, which this machine's kernel may lack. Fails unless every test
+# netem, dummy and a clock of its own, which this machine's kernel may lack. Fails unless every test
 # that was asked for ran and passed.
 #
 #   scripts/vm.sh ./odp/ovs [-run PATTERN]            the tests of a package (or more)

@@ -34,11 +34,23 @@ var kernelFeatures = map[string]func() error{
 	"dummy": func() error {
 		return linkKind(func(a netlink.LinkAttrs) netlink.Link { return &netlink.Dummy{LinkAttrs: a} })
 	},
-	"netem": netem,
+	"netem":  netem,
+	OwnClock: ownClock,
+}
+
+// OwnClock is the feature of a kernel whose time of day a test may set, since nobody else
+// goes by it.
+const OwnClock = "a clock of its own"
+
+func ownClock() error {
+	if !vm.Inside() {
+		return errors.New("the time of day is everybody's")
+	}
+	return nil
 }
 
 // NeedModule skips the test, naming the feature, where the kernel does not have it:
-// openvswitch, wireguard, vxlan, dummy or netem. Such tests run in the virtual
+// openvswitch, wireguard, vxlan, dummy, netem or OwnClock. Such tests run in the virtual
 // machine (scripts/vm.sh), which takes the skip for a failure.
 func NeedModule(t TB, name string) {
 	t.Helper()
