@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs tests in a virtual machine with a kernel that has openvswitch, wireguard,
-# netem, dummy and a clock of its own, which this machine's kernel may lack. Fails unless every test
-# that was asked for ran and passed.
+# Runs tests in a virtual machine with a kernel that has openvswitch, wireguard, netem,
+# dummy and a clock of its own, which this machine's kernel may lack. Fails unless every
+# test that was asked for ran and passed.
 #
 #   scripts/vm.sh ./odp/ovs [-run PATTERN]            the tests of a package (or more)
 #   scripts/vm.sh -without openvswitch ./odp/ovs      the same where a module is missing
