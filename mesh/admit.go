@@ -168,7 +168,8 @@ func (c *conn) rules(x *candidate) bool { return !c.sameRun(x.socket) || c.uid <
 
 // challengeFor asks the old connection for a sign of life, since x has the same
 // name: the peer may have been restarted, or have lost the old connection without
-// our noticing. Until the sign comes, or doesn't, x waits.
+// our noticing. Until the sign comes, or doesn't, x waits; one that was asked for
+// before will do.
 func (l *loop) challengeFor(old *conn, x *candidate) {
 	if len(old.challengers) >= maxChallengers {
 		l.refuse(x, rivalError(old, x))
@@ -178,7 +179,9 @@ func (l *loop) challengeFor(old *conn, x *candidate) {
 	if len(old.challengers) > 1 {
 		return
 	}
-	old.challenge = l.question(old, time.Now())
+	if old.challenge = old.silent; old.challenge == (question{}) {
+		old.challenge = l.question(old, time.Now())
+	}
 }
 
 // survived turns the challengers of c away, since it answered.

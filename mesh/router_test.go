@@ -156,7 +156,7 @@ func TestOtherAddress(t *testing.T) {
 				at := b.view().Links[a.name][0].Status().Remote.Addr()
 				w.net.Cut(at.String(), addrOf(2))
 				loseLinks(a, b)
-				w.run(3500 * time.Millisecond)
+				w.run(1700 * time.Millisecond)
 				w.wantJoined(a, b)
 			})
 		})
