@@ -67,7 +67,7 @@ fmt: ## gofmt the tree
 	gofmt -l -w .
 
 sim-mesh: ## simulate networks of SIM peers (50,100,250,500) in one process, 1,000 joins through a bad relay, 300 networks that flood and change
-	WEAVE_SIM='$(SIM)' WEAVE_JOINS=1000 $(GO) test -run 'TestSimulation|TestLossyJoins' -count=1 -v -timeout 60m ./mesh
+	WEAVE_SIM='$(SIM)' WEAVE_JOINS=1000 $(GO) test -run 'TestSimulation|TestLossyJoins' -count=1 -v -timeout 120m ./mesh
 	WEAVE_FLOODS=300 $(GO) test -run TestFloodsDuringChanges -count=1 -v ./internal/forward
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)

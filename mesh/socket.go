@@ -407,10 +407,10 @@ func (r *reader) next() (wire.Msg, error) {
 		if err != nil {
 			return wire.Msg{}, err
 		}
-		if cap(r.buf) > keepBuffer {
-			r.buf = nil // plain has it until the next call
-		}
 		if m, ok, err := r.asm.Push(plain); ok || err != nil {
+			if cap(r.buf) > keepBuffer {
+				r.buf = nil // m may have it until the next call
+			}
 			return m, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"weave/mesh/gossip"
 )
@@ -101,6 +102,7 @@ func (e *Encoder) Append(dst []byte, m Msg) ([]byte, error) {
 	if len(m.Body) > m.Tag.Limit() {
 		return dst, fmt.Errorf("%s of %d bytes: %w", m.Tag, len(m.Body), ErrTooLong)
 	}
+	dst = slices.Grow(dst, len(m.Body)+(len(m.Body)/maxPiece+1)*(LengthLen+minSealed))
 	for body := m.Body; ; {
 		n := min(len(body), maxPiece)
 		flags := byte(0)
