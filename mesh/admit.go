@@ -163,8 +163,12 @@ func (s *socket) sameRun(x *socket) bool {
 }
 
 // rules reports whether c stays, if it lives, and x must go. Of two connections
-// to the same run of a peer both ends keep the one with the lower identity.
-func (c *conn) rules(x *candidate) bool { return !c.sameRun(x.socket) || c.uid < x.uid }
+// to the same run of a peer both ends keep the one that carries frames, so that none is
+// lost: neither end can have that of one which the other has not let in. Of two that are
+// new they keep the one with the lower identity.
+func (c *conn) rules(x *candidate) bool {
+	return c.established || !c.sameRun(x.socket) || c.uid < x.uid
+}
 
 // challengeFor asks the old connection for a sign of life, since x has the same
 // name: the peer may have been restarted, or have lost the old connection without
