@@ -23,3 +23,12 @@ func Announcements(r *Router) (n uint64) {
 	r.wait(func(l *loop) { n = l.topo.Local().Version })
 	return n
 }
+
+// Press makes all connections such as were had by pressing.
+func Press(r *Router) {
+	r.wait(func(l *loop) {
+		for _, c := range l.conns {
+			c.pressed = true
+		}
+	})
+}

@@ -134,3 +134,40 @@ func TestLimits(t *testing.T) {
 	}
 	t.Logf("%d networks, the last is one after %v", rounds, longest)
 }
+
+// Two rings, in which everybody has two connections and may have no more, become one
+// network even when pressing got all that it may have on every host.
+func TestPressedRings(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var all []string
+		for i := 1; i <= 6; i++ {
+			all = append(all, addrOf(i))
+		}
+		across := func(change func(a, b string)) {
+			for i := 1; i <= 3; i++ {
+				for j := 4; j <= 6; j++ {
+					change(addrOf(i), addrOf(j))
+				}
+			}
+		}
+		across(w.net.Cut)
+		var nodes []*node
+		for i := range all {
+			nodes = append(nodes, w.start(i+1, discovery, limit(2), targets(all...)))
+		}
+		w.run(30 * time.Second)
+		for _, half := range [][]*node{nodes[:3], nodes[3:]} {
+			if err := reach(half...); err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range half {
+				mesh.Press(n.Router)
+			}
+		}
+		across(w.net.Mend)
+		w.run(2 * time.Minute)
+		if err := reach(nodes...); err != nil {
+			t.Error(err)
+		}
+	})
+}

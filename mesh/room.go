@@ -89,15 +89,6 @@ func (l *loop) makeRoom(x *candidate) bool {
 	} else if !insists && x.hello.Room&wire.RoomFull == 0 && l.othersHaveRoom() {
 		return false
 	}
-	pressed := 0
-	for _, c := range l.conns {
-		if c.pressed {
-			pressed++
-		}
-	}
-	if pressed >= max(1, l.r.cfg.ConnLimit/pressedPart) {
-		return false
-	}
 	c := l.spareConn(insists)
 	if c == nil {
 		return false
@@ -134,25 +125,34 @@ func (l *loop) spareNow() *topo.Spare {
 
 // spareConn returns the connection to let go for another one: rather one that is no
 // target's, and one to a peer with many. If the network can do without none, or just
-// without any single one, it is nil unless pressed.
+// without any single one, it is nil unless pressed. Where pressing got its part it may
+// only change what it got.
 func (l *loop) spareConn(pressed bool) *conn {
-	var all []*conn
-	for _, n := range l.spareNow().Local() {
-		if c := l.peers[n]; c != nil && c.established {
-			all = append(all, c)
+	had := 0
+	for _, c := range l.conns {
+		if c.pressed {
+			had++
 		}
 	}
-	if len(all) == 0 && pressed {
+	all := had < max(1, l.r.cfg.ConnLimit/pressedPart)
+	may := func(c *conn) bool { return c != nil && c.established && (all || c.pressed) }
+	var spare []*conn
+	for _, n := range l.spareNow().Local() {
+		if c := l.peers[n]; may(c) {
+			spare = append(spare, c)
+		}
+	}
+	if len(spare) == 0 && pressed {
 		for n, c := range l.peers {
-			if c.established && l.topo.ReachesWithout(n) {
-				all = append(all, c)
+			if may(c) && l.topo.ReachesWithout(n) {
+				spare = append(spare, c)
 			}
 		}
 	}
-	if len(all) == 0 {
+	if len(spare) == 0 {
 		return nil
 	}
-	return slices.MinFunc(all, func(a, b *conn) int {
+	return slices.MinFunc(spare, func(a, b *conn) int {
 		return cmp.Or(cmp.Compare(l.worth(a), l.worth(b)), a.hello.Name.Compare(b.hello.Name))
 	})
 }
