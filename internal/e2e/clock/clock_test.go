@@ -34,10 +34,10 @@ func TestJumps(t *testing.T) {
 		return strings.TrimSpace(r.Stdout) == webAddr.String()
 	}
 	harness.Within(t, limit, "the name", named)
-	for _, jump := range []time.Duration{10 * year, -20 * year, 10*year - time.Hour, time.Hour} {
+	for _, jump := range []time.Duration{10 * year, -20 * year} {
 		begin := time.Now()
 		setClock(t, jump)
-		time.Sleep(5 * time.Second) // longer than anything that is watched may be silent
+		time.Sleep(3 * time.Second) // longer than a path may be silent
 		harness.Within(t, limit, "traffic", func() bool { return probe.AnsweredSince(time.Now().Add(-time.Second)) })
 		if gap, lost := probe.Gap(begin); lost > 0 {
 			t.Errorf("a jump of %v: %d probes lost, no traffic for %v", jump, lost, gap)
