@@ -142,18 +142,18 @@ func (d daemons) judge(status []byte) error {
 	if err := json.Unmarshal(status, &got); err != nil {
 		return fmt.Errorf("reading status: %w", err)
 	}
-	for _, c := range got.Connections {
-		switch {
-		case c.State != "established":
-			return fmt.Errorf("connection is %s: %s", c.State, c.Error)
-		case c.Path != d.path:
-			return fmt.Errorf("data goes by %q, not %q: %s", c.Path, d.path, c.Why)
-		case c.Encrypted != d.password:
-			return fmt.Errorf("data is encrypted: %v, want %v", c.Encrypted, d.password)
-		}
-		return nil
+	if len(got.Connections) == 0 {
+		return fmt.Errorf("no connection")
 	}
-	return fmt.Errorf("no connection")
+	switch c := got.Connections[0]; {
+	case c.State != "established":
+		return fmt.Errorf("connection is %s: %s", c.State, c.Error)
+	case c.Path != d.path:
+		return fmt.Errorf("data goes by %q, not %q: %s", c.Path, d.path, c.Why)
+	case c.Encrypted != d.password:
+		return fmt.Errorf("data is encrypted: %v, want %v", c.Encrypted, d.password)
+	}
+	return nil
 }
 
 // weaveEnv makes a daemon and its commands use directories of their own.
