@@ -49,7 +49,7 @@ type conn struct {
 
 	// While other connections claim to be the same peer.
 	challengers []*candidate // at most maxChallengers
-	challenge   question
+	challenge   question     // none is awaited without challengers
 }
 
 // question is a heartbeat whose answer shows that the peer lives; zero: none is awaited.
@@ -193,7 +193,7 @@ func (l *loop) survived(c *conn) {
 	for _, x := range c.challengers {
 		l.refuse(x, rivalError(c, x))
 	}
-	c.challengers = nil
+	c.challengers, c.challenge = nil, question{}
 }
 
 func rivalError(old *conn, x *candidate) *Error {

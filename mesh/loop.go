@@ -190,7 +190,7 @@ func (l *loop) tick(now time.Time) {
 		if !now.Before(c.nextBeat) {
 			l.beat(c, now)
 		}
-		if len(c.challengers) > 0 && c.challenge.unanswered(now) {
+		if c.challenge.unanswered(now) {
 			l.drop(c, &Error{Reason: ReasonReplaced, Text: "the peer came back while this connection didn't answer"}, true)
 			continue
 		}
@@ -259,7 +259,7 @@ func (l *loop) echo(c *conn, body []byte) error {
 	if token > l.lastToken {
 		return nil
 	}
-	if len(c.challengers) > 0 && c.challenge.answeredBy(token) {
+	if c.challenge.answeredBy(token) {
 		l.survived(c)
 	}
 	if c.silent.answeredBy(token) {

@@ -125,24 +125,24 @@ func (l *loop) spareNow() *topo.Spare {
 
 // spareConn returns the connection to let go for another one: rather one that is no
 // target's, and one to a peer with many. If the network can do without none, or just
-// without any single one, it is nil unless pressed. Where pressing got its part it may
-// only change what it got.
-func (l *loop) spareConn(pressed bool) *conn {
-	had := 0
+// without any single one, it is nil unless somebody insists. Where pressing got its part
+// it may only change what it got.
+func (l *loop) spareConn(insists bool) *conn {
+	pressed := 0
 	for _, c := range l.conns {
 		if c.pressed {
-			had++
+			pressed++
 		}
 	}
-	all := had < max(1, l.r.cfg.ConnLimit/pressedPart)
-	may := func(c *conn) bool { return c != nil && c.established && (all || c.pressed) }
+	more := pressed < max(1, l.r.cfg.ConnLimit/pressedPart)
+	may := func(c *conn) bool { return c != nil && c.established && (more || c.pressed) }
 	var spare []*conn
 	for _, n := range l.spareNow().Local() {
 		if c := l.peers[n]; may(c) {
 			spare = append(spare, c)
 		}
 	}
-	if len(spare) == 0 && pressed {
+	if len(spare) == 0 && insists {
 		for n, c := range l.peers {
 			if may(c) && l.topo.ReachesWithout(n) {
 				spare = append(spare, c)

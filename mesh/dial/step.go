@@ -145,10 +145,11 @@ func (m *Maker) trying(class int) (n int) {
 	return n
 }
 
-// enter changes the state of a target.
+// enter changes the state of a target; waiting, it has no attempt.
 func (m *Maker) enter(t *target, s state) {
 	t.state = s
 	if s == waiting {
+		t.attempt, t.addrs = 0, nil
 		delete(m.busy, t)
 	} else {
 		m.busy[t] = true
@@ -267,7 +268,6 @@ func (m *Maker) Resolved(now time.Time, attempt uint64, addrs []netip.Addr, err 
 	if t == nil || t.state != resolving {
 		return
 	}
-	t.attempt = 0
 	m.enter(t, waiting)
 	if err == nil && len(addrs) == 0 {
 		err = errNoAddress
@@ -290,7 +290,6 @@ func (m *Maker) Found(now time.Time, attempt uint64, addrs []netip.AddrPort) {
 	if t == nil || t.state != resolving || t.found.IsZero() {
 		return
 	}
-	t.attempt = 0
 	m.enter(t, waiting)
 	if len(addrs) == 0 {
 		m.fail(now, t, errNoAddress)
@@ -332,7 +331,6 @@ func (m *Maker) Up(now time.Time, key uint64, c Conn) {
 	m.conns[key] = &conn{Conn: c, up: now}
 	m.countConn(m.conns[key], 1)
 	if t := m.byAttempt(c.Attempt); t != nil {
-		t.attempt, t.addrs = 0, nil
 		m.enter(t, waiting)
 		if !t.found.IsZero() && t.found != c.Peer {
 			t.known = nil
@@ -447,12 +445,10 @@ func (m *Maker) Ended(now time.Time, attempt uint64, o Outcome, p peer.Name, err
 	if t == nil || t.state != dialing {
 		return
 	}
-	t.attempt = 0
 	if o == Unreachable && len(t.addrs) > 0 {
-		t.err, t.addr, t.addrs = err, t.addrs[0], t.addrs[1:]
+		t.attempt, t.err, t.addr, t.addrs = 0, err, t.addrs[0], t.addrs[1:]
 		return
 	}
-	t.addrs = nil
 	m.enter(t, waiting)
 	m.end(now, t, o, p, err)
 }
