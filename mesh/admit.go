@@ -20,8 +20,15 @@ const (
 // candidate is a connection that asks to be admitted.
 type candidate struct {
 	*socket
-	verdict chan<- *conn // has room for the one answer; nil: turned away
-	heir    bool         // the connection of who had its name here didn't answer
+	verdict chan<- verdict // has room for one answer
+	chosen  bool           // the other end has let it in
+	heir    bool           // the connection of who had its name here didn't answer
+}
+
+// verdict is what becomes of a candidate; zero: it is turned away.
+type verdict struct {
+	conn *conn // admitted as this
+	wait bool  // ask again when the other end has let it in
 }
 
 // conn is an admitted connection, owned by the loop; the socket in it is safe
@@ -37,7 +44,7 @@ type conn struct {
 
 	established bool      // a link is up
 	wasUp       bool      // a link was up once
-	since       time.Time // of established's last change
+	since       time.Time // of established's last change, or admission
 
 	nextBeat  time.Time
 	beatToken uint64 // of the latest heartbeat
@@ -85,11 +92,17 @@ func (l *loop) admit(x *candidate) {
 		l.refuse(x, duplicateError())
 		l.drop(old, duplicateError(), true)
 		return
-	case old.rules(x):
+	case old.sameRun(x.socket) && !l.decides(x):
+		if !x.chosen {
+			x.verdict <- verdict{wait: true}
+			return
+		}
+		l.drop(old, duplicateError(), true)
+	case old.sameRun(x.socket) && !old.established && time.Since(old.since) >= pendingTime:
+		l.drop(old, duplicateError(), true)
+	default:
 		l.challengeFor(old, x)
 		return
-	default:
-		l.drop(old, duplicateError(), true)
 	}
 	if err := l.isFullFor(x); err != nil {
 		l.refuse(x, err)
@@ -162,12 +175,18 @@ func (s *socket) sameRun(x *socket) bool {
 	return s.hs.RemoteStatic == x.hs.RemoteStatic && s.hello.UID == x.hello.UID
 }
 
-// rules reports whether c stays, if it lives, and x must go. Of two connections
-// to the same run of a peer both ends keep the one that carries frames, so that none is
-// lost: neither end can have that of one which the other has not let in. Of two that are
-// new they keep the one with the lower identity.
-func (c *conn) rules(x *candidate) bool {
-	return c.established || !c.sameRun(x.socket) || c.uid < x.uid
+// decides reports whether this end says which of two connections to the same run of a
+// peer stays, which is the first it has let in, if that lives; the other end waits for
+// its word. Were both to decide, they could each keep another one, as neither knows yet
+// what the other has let in. An end that waits to be let in anyway doesn't decide.
+func (l *loop) decides(x *candidate) bool {
+	switch {
+	case x.room != 0:
+		return false
+	case x.hello.Room != 0:
+		return true
+	}
+	return l.r.cfg.Name.Compare(x.hello.Name) < 0
 }
 
 // challengeFor asks the old connection for a sign of life, since x has the same
@@ -241,7 +260,7 @@ func (l *loop) welcome(x *candidate) {
 	l.maker.Up(now, c.key, dial.Conn{Attempt: c.attempt, Addr: c.remote, Listen: c.listen(), Peer: c.hello.Name})
 	c.log.Info("connection pending")
 	l.beat(c, now)
-	x.verdict <- c
+	x.verdict <- verdict{conn: c}
 	l.greetNeighbour(c, known)
 	l.link(c)
 }
@@ -263,7 +282,7 @@ func (l *loop) refuseTelling(x *candidate, err, told *Error) {
 	}
 	m := told.message()
 	x.finish(&m)
-	x.verdict <- nil
+	x.verdict <- verdict{}
 	l.turnedAway(x.socket, err)
 }
 

@@ -16,7 +16,7 @@ import (
 	"weave/mesh/overlay"
 )
 
-// Both ends dial at the same time, many times with other connection identities:
+// Both ends dial at the same time, many times, as goroutines run in another order each time:
 // one connection stays, the same on both ends, and nobody calls it a failure.
 func TestDuplicateRace(t *testing.T) {
 	races := 0
@@ -53,6 +53,37 @@ func TestDuplicateRace(t *testing.T) {
 	}
 	if races == 0 {
 		t.Error("no two connections ever met")
+	}
+}
+
+// The two ends do not learn at the same time that a connection carries frames. When
+// another one comes meanwhile, from whichever end, they keep the same one of the two.
+func TestDuplicateWhilePending(t *testing.T) {
+	for i := range 16 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				hosts := [2][]string{{"10.0.0.1", "10.0.0.101"}, {"10.0.0.2", "10.0.0.102"}}
+				var nodes [2]*node
+				for k, addrs := range hosts {
+					nodes[k] = w.start(k+1, func(c *mesh.Config) { c.Net = w.net.Host(addrs...) })
+				}
+				w.net.SetLatency(20 * time.Millisecond)
+				held, by := i%2, i/2%2 // whose link stays down, who dials again
+				nodes[held].ov.Hold(true)
+				nodes[held].Connect(hosts[1-held][:1], false)
+				w.run(time.Second)
+				nodes[by].Connect(hosts[1-by][1:], false)
+				w.run(200 * time.Millisecond)
+				for _, l := range nodes[held].ov.Links(nodes[1-held].name) {
+					l.Fire(overlay.Event{Up: true})
+				}
+				w.run(time.Millisecond)
+				w.wantJoined(nodes[0], nodes[1])
+				if nodes[0].Status().Counters.Duplicates == 0 {
+					t.Error("no other connection was tried")
+				}
+			})
+		})
 	}
 }
 
@@ -254,18 +285,19 @@ func (r *roamingNet) Dial(ctx context.Context, from, to netip.AddrPort) (net.Con
 }
 
 // The same run of a peer may come back too, when its end of the connection is
-// gone and ours doesn't know: whichever identity is lower.
+// gone and ours doesn't know: whichever end decides between two connections.
 func TestReconnectUnanswered(t *testing.T) {
-	for i := range 8 {
+	for i := 1; i <= 2; i++ {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				a := w.start(1)
-				roam := &roamingNet{Net: w.net.Host("10.0.0.2", "10.0.0.12")}
-				roam.move("10.0.0.2")
-				b := w.start(2, targets("10.0.0.1"), func(c *mesh.Config) { c.Net = roam })
+				a := w.start(i)
+				addr, moved := addrOf(3-i), addrOf(10+i)
+				roam := &roamingNet{Net: w.net.Host(addr, moved)}
+				roam.move(addr)
+				b := w.start(3-i, targets(addrOf(i)), func(c *mesh.Config) { c.Net = roam })
 				w.run(time.Second)
 				w.wantJoined(a, b)
-				roam.move("10.0.0.12")
+				roam.move(moved)
 				w.net.Cut(addrOf(1), addrOf(2))
 				b.ov.Links(a.name)[0].Fire(overlay.Event{Fatal: true, Reason: "test"})
 				w.run(3 * time.Second)

@@ -18,7 +18,8 @@ const (
 	tickEvery     = 500 * time.Millisecond
 	challengeTime = time.Second      // for a connection in doubt to answer
 	pendingBeat   = 2 * time.Second  // between heartbeats while no link is up
-	noPathTime    = 60 * time.Second // a connection without a link that is up is closed then
+	pendingTime   = 3 * time.Second  // a connection without a link that is up makes way for another then
+	noPathTime    = 60 * time.Second // and is closed then
 )
 
 // errUnanswered is why the peer of a connection is looked for elsewhere.
@@ -285,7 +286,7 @@ func (l *loop) ended(c *conn, err *Error) {
 func (l *loop) closeAll() {
 	for _, c := range l.conns {
 		for _, x := range c.challengers {
-			x.verdict <- nil
+			x.verdict <- verdict{}
 		}
 		c.challengers = nil
 	}

@@ -122,13 +122,15 @@ func (s *socket) serve(ctx context.Context, release func()) {
 		s.r.call(func(l *loop) { l.turnedAway(s, err) })
 		return
 	}
-	verdict := make(chan *conn, 1)
-	s.r.call(func(l *loop) { l.admit(&candidate{socket: s, verdict: verdict}) })
-	var c *conn
-	select {
-	case c = <-verdict:
-	case <-s.r.quit:
+	v := s.ask(s.room != 0) // greet has waited for it
+	if v.wait {
+		if err := s.welcomed(in); err != nil {
+			s.r.call(func(l *loop) { l.turnedAway(s, err) })
+			return
+		}
+		v = s.ask(true)
 	}
+	c := v.conn
 	if c == nil {
 		in.drain()
 		return
@@ -141,6 +143,18 @@ func (s *socket) serve(ctx context.Context, release func()) {
 	err := s.receive(in, c)
 	s.r.call(func(l *loop) { l.ended(c, err) })
 	in.drain()
+}
+
+// ask waits until the loop has decided whether to admit the connection.
+func (s *socket) ask(chosen bool) verdict {
+	answer := make(chan verdict, 1)
+	s.r.call(func(l *loop) { l.admit(&candidate{socket: s, verdict: answer, chosen: chosen}) })
+	select {
+	case v := <-answer:
+		return v
+	case <-s.r.quit:
+		return verdict{}
+	}
 }
 
 // handshake authenticates the other end and reads its offer.

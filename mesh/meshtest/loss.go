@@ -14,13 +14,21 @@ const (
 	retransmitMost   = 120 * time.Second
 )
 
-// loss decides which packets are lost.
+// loss decides how long packets take, and which are lost.
 type loss struct {
-	mu   sync.Mutex
-	rng  *rand.Rand // nil: none is
-	rate float64
-	most int
-	row  int // lost since the last that was not
+	mu      sync.Mutex
+	latency time.Duration // at most
+	rng     *rand.Rand    // nil: none is lost
+	rate    float64
+	most    int
+	row     int // lost since the last that was not
+}
+
+// SetLatency makes each packet take a time of its own from now on, up to most.
+func (n *Net) SetLatency(most time.Duration) {
+	n.loss.mu.Lock()
+	defer n.loss.mu.Unlock()
+	n.loss.latency = most
 }
 
 // SetLoss makes the network lose packets from now on, as the seed says, at most so
@@ -44,7 +52,10 @@ func (l *loss) lost() bool {
 }
 
 // delay is how long a segment takes with all its repetitions.
-func (l *loss) delay() (d time.Duration) {
+func (l *loss) delay() time.Duration {
+	l.mu.Lock()
+	d := rand.N(l.latency + 1)
+	l.mu.Unlock()
 	wait := retransmitFirst
 	for tries := 1; l.lost(); tries++ {
 		d += wait
