@@ -16,21 +16,21 @@ import (
 // is over all have equal views of one network again, in which broadcasts arrive
 // once, and the replicated states are equal.
 func TestChurn(t *testing.T) {
-	rounds := 4
+	rounds, first := uint64(4), uint64(0)
 	if testing.Short() {
 		rounds = 1
 	}
-	if n, err := strconv.Atoi(os.Getenv("WEAVE_CHURN")); err == nil {
-		rounds = n
+	if n, err := strconv.ParseUint(os.Getenv("WEAVE_CHURN"), 10, 64); err == nil {
+		rounds, first = n, rand.Uint64N(1<<32)
 	}
-	for round := range rounds {
-		t.Run(fmt.Sprint(round), func(t *testing.T) { inWorld(t, churn) })
+	for seed := first; seed < first+rounds; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			inWorld(t, func(w *world) { churn(w, seed) })
+		})
 	}
 }
 
-func churn(w *world) {
-	seed := uint64(time.Now().UnixNano()) ^ rand.Uint64()
-	w.t.Logf("seed %d", seed)
+func churn(w *world, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	const n = 9
 	ls := make([]*ledger, n+1)

@@ -110,11 +110,10 @@ func terminated(nodes []*node) (sum uint64) {
 // Whatever the limit and the lists of addresses, hosts that could be one network become
 // one, and rest then.
 func TestLimits(t *testing.T) {
-	rounds := 10
+	rounds, first := 10, uint64(1)
 	if n, err := strconv.Atoi(os.Getenv(limitsEnv)); err == nil {
-		rounds = n
+		rounds, first = n, rand.Uint64N(1<<32)
 	}
-	first := rand.Uint64N(1 << 32)
 	if n, err := strconv.ParseUint(os.Getenv("WEAVE_LIMITS_SEED"), 10, 64); err == nil {
 		first = n
 	}
