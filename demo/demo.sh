@@ -195,13 +195,15 @@ look_for_clear_text() {
 
 # throughput LABEL IPERF-FLAG...
 throughput() {
-	local label=$1
+	local label=$1 server
 	shift
 	ip netns exec "$(work 2)" iperf3 -s -1 >"$dir/iperf-server" 2>&1 &
+	server=$!
 	patiently 5 eval "ip netns exec $(work 2) ss -Hltn | grep -q :5201" || fail "iperf3 does not listen"
 	enter "$(work 1)" iperf3 -c "$(overlay_ip 2)" -t 4 -O 1 -f g "$@" >"$dir/iperf"
 	grep receiver "$dir/iperf" | tail -n 1
 	figure "TCP $label" "$(grep receiver "$dir/iperf" | tail -n 1 | sed -E 's/.* ([0-9.]+) Gbits.*/\1/') Gbit/s"
+	wait "$server" # else the next one may find the port taken
 }
 
 memory() {

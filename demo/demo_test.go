@@ -93,8 +93,10 @@ func TestDemo(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if took := time.Since(began); took > time.Minute {
-		t.Errorf("took %v, want less than a minute", took)
+	took := time.Since(began)
+	t.Logf("took %v", took) // less than a minute on a quiet machine
+	if took > 3*time.Minute {
+		t.Errorf("took %v, want less than 3 minutes", took)
 	}
 	for _, want := range []string{
 		"work2 to work3: 50 packets transmitted", "never among",
@@ -128,7 +130,7 @@ func TestDemoInterrupted(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tmp := t.TempDir()
 			cmd, out := startDemo(t, bin, tmp)
-			if !out.await(tt.after, 30*time.Second) {
+			if !out.await(tt.after, 2*time.Minute) {
 				cmd.Process.Signal(syscall.SIGTERM)
 				cmd.Wait()
 				t.Fatalf("never printed %q:\n%s", tt.after, out)

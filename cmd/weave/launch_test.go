@@ -159,7 +159,7 @@ func TestStopTimeout(t *testing.T) {
 	c := newCLI(t)
 	c.want(0, fakeName+"\n", "", "launch")
 	c.daemonPID()
-	c.want(7, "", "was not gone after 200ms", "stop", "--timeout=200ms")
+	c.want(7, "", "was not gone after 2s", "stop", "--timeout=2s") // covers the request, too
 }
 
 func TestUnsafeRunDir(t *testing.T) {

@@ -85,7 +85,7 @@ func (c *Capture) open() (err error) {
 func (c *Capture) run() {
 	defer close(c.done)
 	buf := make([]byte, 256<<10)
-	for {
+	for stopped := false; ; {
 		for {
 			n, from, err := unix.Recvfrom(c.fd, buf, 0)
 			if err == unix.EINTR {
@@ -98,9 +98,11 @@ func (c *Capture) run() {
 				c.frame(buf[:n])
 			}
 		}
-		if woken, err := c.poll.Wait(-1); woken || err != nil {
+		if stopped {
 			return
 		}
+		woken, err := c.poll.Wait(-1)
+		stopped = woken || err != nil
 	}
 }
 

@@ -113,8 +113,8 @@ func TestLossIsPerPacket(t *testing.T) {
 	}
 	got := 0
 	buf := make([]byte, 64<<10)
-	rx.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 	for {
+		rx.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 		if _, err := rx.Read(buf); err != nil {
 			break
 		}

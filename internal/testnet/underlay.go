@@ -150,7 +150,25 @@ func veth(a *Namespace, nameA string, b *Namespace, nameB string, mtu int) error
 			return err
 		}
 	}
-	return nil
+	return a.awaitUp(nameA)
+}
+
+// awaitUp waits until the kernel uses a link whose other end came up after it. A worker
+// of the kernel's sees to that: until it has, what is sent there is lost, and a bridge may
+// not forward to and from it.
+func (n *Namespace) awaitUp(name string) error {
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		link, err := n.NL.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Since(start) > 10*time.Second {
+			return fmt.Errorf("%s is %v 10 s after its other end came up", name, link.Attrs().OperState)
+		}
+	}
 }
 
 func (h *Host) port() string { return fmt.Sprintf("p%d", h.index) }

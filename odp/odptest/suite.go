@@ -93,7 +93,7 @@ func testProbe(t *testing.T, c *Config) {
 			if err := a.be.SendProbe(b.Name, want); err != nil {
 				t.Fatalf("send: %v", err)
 			}
-			within(t, time.Second, "probe", func() bool { return len(b.got()) > n })
+			within(t, 10*time.Second, "probe", func() bool { return len(b.got()) > n })
 			if got := b.got()[n]; !bytes.Equal(got, want) {
 				t.Errorf("got %d bytes, want %d", len(got), len(want))
 			}
