@@ -91,6 +91,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("ps after detach:\n%s", after)
 	}
 	b.Attach()
+	harness.Within(t, 2*time.Second, "its new hardware address", func() bool { return harness.Reaches(a.Box, b.In4) })
 	harness.MustPing(t, a.Box, b.In4)
 
 	// Targets come and go.

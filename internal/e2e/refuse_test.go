@@ -65,7 +65,9 @@ func TestRefused(t *testing.T) {
 	for _, r := range refusals {
 		words := []string{"connection refused", r.text, r.from.IP4.String()}
 		harness.WantLine(t, "log of "+r.at.Label, r.at.Daemon.Log(), words...)
-		harness.WantLine(t, "status of "+r.at.Label, r.at.Daemon.MustWeave("status", "connections"), r.from.IP4.String(), "failed", r.text)
+		harness.Within(t, refuseLimit, "failed in the status of "+r.at.Label, func() bool { // not while it tries again
+			return harness.HasLine(r.at.Daemon.MustWeave("status", "connections"), r.from.IP4.String(), "failed", r.text)
+		})
 	}
 	// Those who dialed try again, ever more slowly.
 	for _, s := range []*harness.Site{wrong, without} {

@@ -160,7 +160,7 @@ func TestVanished(t *testing.T) {
 			t.Errorf("%v was given again at once", a)
 		}
 	}
-	time.Sleep(31 * time.Second)
+	time.Sleep(34 * time.Second)
 	for i, s := range sites {
 		if _, a := s.NewBox("later"); a != addrs[i] {
 			t.Errorf("%s gives %v, want %v, which nobody has", s.Label, a, addrs[i])

@@ -54,7 +54,7 @@ func soak(t *testing.T, via int, long time.Duration) (out string) {
 	pw := harness.PasswordFile(t, harness.Password)
 	a.Launch("--no-fastdp", "--password-file", pw)
 	b.Launch("--no-fastdp", "--password-file", pw, middle.Via(via))
-	harness.Joined(t, a, b)
+	harness.Meet(t, startLimit, a, b)
 
 	ways := []*numbered{number(t, a, b, a.In4, b.In4), number(t, b, a, b.In6, a.In6)}
 	end := time.Now().Add(long)

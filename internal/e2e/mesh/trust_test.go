@@ -63,6 +63,12 @@ func trust(t *testing.T, via int, password, byA, byB, clear bool) {
 			conn.WriteToUDPAddrPort([]byte(text), netip.AddrPortFrom(to, 7110))
 		}
 	}
+	if clear {
+		harness.Within(t, startLimit, "both texts", func() bool {
+			hits := capture.Hits()
+			return hits[secret4] > 0 && hits[secret6] > 0
+		})
+	}
 	time.Sleep(200 * time.Millisecond)
 	capture.Stop()
 	hits := capture.Hits()

@@ -14,7 +14,7 @@ import (
 
 // By when a name is nowhere any more.
 const (
-	goneLimit = time.Second     // of a container that ended
+	goneLimit = 3 * time.Second // of a container that ended: some of it the kernel's, to take a namespace down
 	diedLimit = 3 * time.Second // of a host whose daemon died: the mesh forgets it after one second
 	cutLimit  = 30 * time.Second
 )

@@ -79,7 +79,7 @@ func upstream(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 
 	// Another file: another server, and no answer of the first one.
 	resolvConf(t, conf, net.IP6)
-	took := harness.Within(t, 3*time.Second, "the new file", func() bool { got, _ := resolve("udp", time.Second); return got == "203.0.113.2" })
+	took := harness.Within(t, 3*time.Second, "the new file", func() bool { got, _ := resolve("udp", 2*time.Second); return got == "203.0.113.2" })
 	t.Logf("the new resolv.conf is used after %v", took)
 	if got := answer(t, box, "udp", a.IP4, "host1.example.", dns.TypeA); got != "203.0.113.2" {
 		t.Errorf("an answer of the old server: %s", got)
@@ -105,7 +105,7 @@ func upstream(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 		harness.Within(t, 3*time.Second, tt.name, func() bool {
 			return strings.HasPrefix(strings.Join(upstreamOf(a), " "), tt.first.String())
 		})
-		got, took := resolve("udp", time.Second)
+		got, took := resolve("udp", 2*time.Second)
 		again, tookAgain := resolve("udp", 500*time.Millisecond)
 		t.Logf("first server %s: %v, then %v", tt.name, took.Round(time.Millisecond), tookAgain.Round(time.Millisecond))
 		if got != "203.0.113.1" || again != got {
