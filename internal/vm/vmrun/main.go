@@ -65,7 +65,7 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&o.kernel, "kernel", "", "`directory` with vmlinuz and lib/modules")
 	f.StringVar(&o.weave, "weave", "bin/weave", "the weave `binary`")
 	f.StringVar(&o.list, "list", "", "`file` with packages and flags, one a line, instead of arguments")
-	f.StringVar(&o.must, "must", "", "`file` with tests that have to be among those that ran")
+	f.StringVar(&o.must, "must", "", "`file` with tests that have to be among those that ran; it may appear after the start")
 	f.StringVar(&o.without, "without", "", "`modules` that cannot be loaded, commas between")
 	f.BoolVar(&o.quiet, "quiet", false, "print what failing packages print, only")
 	f.DurationVar(&o.limit, "limit", 10*time.Minute, "bound of the machine's life, by the host's clock")
@@ -136,10 +136,6 @@ func run(ctx context.Context, args []string) (ok bool, err error) {
 			return false, err
 		}
 	}
-	must, err := readMust(o.must)
-	if err != nil {
-		return false, err
-	}
 	dir, err := os.MkdirTemp("", "weave-vm-")
 	if err != nil {
 		return false, err
@@ -169,6 +165,10 @@ func run(ctx context.Context, args []string) (ok bool, err error) {
 		}
 		fmt.Printf("vm: built in %.0f s, ran in %.0f s (%.0f s of processor), up after %s s\n",
 			built.Sub(start).Seconds(), ran.Seconds(), m.used.Seconds(), m.report.Booted())
+	}
+	must, err := readMust(ctx, o.must)
+	if err != nil {
+		return false, err
 	}
 	for _, t := range must {
 		if !slices.ContainsFunc(machines, func(m *machine) bool { return m.report.Ran(t.pkg, t.test) }) {
@@ -264,14 +264,19 @@ func (o options) save(files map[string][]byte) error {
 
 type mustRun struct{ pkg, test string }
 
-// readMust reads lines of a package's directory and a test.
-func readMust(file string) (out []mustRun, err error) {
+// readMust waits for a file and reads its lines of a package's directory and a test.
+func readMust(ctx context.Context, file string) (out []mustRun, err error) {
 	if file == "" {
 		return nil, nil
 	}
 	text, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil // no test was skipped
+	for errors.Is(err, os.ErrNotExist) {
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no list of tests that must run: %w", err)
+		case <-time.After(time.Second / 10):
+		}
+		text, err = os.ReadFile(file)
 	}
 	for line := range strings.Lines(string(text)) {
 		if f := strings.Fields(line); len(f) >= 2 {
