@@ -153,7 +153,7 @@ func malformedRepliesAreSkipped(t *testing.T) {
 
 func equalQuestionsAreOne(t *testing.T) {
 	release := make(chan struct{})
-	s, up := withUpstream(t, func(q *dns.Msg, tcp bool) *dns.Msg {
+	s, _ := withUpstream(t, func(q *dns.Msg, tcp bool) *dns.Msg {
 		<-release
 		return dnstest.Reply("%s 0 IN A 192.0.2.1")(q, tcp)
 	})
@@ -161,18 +161,16 @@ func equalQuestionsAreOne(t *testing.T) {
 	for range 100 {
 		wg.Go(func() { s.ask(t, newQuestion("a.example.", dns.TypeA), true) })
 	}
-	for s.up.Stats().Joined < 99 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, func() bool { return s.up.Stats().Joined == 99 })
 	close(release)
 	wg.Wait()
-	if n := up.Queries.Load(); n != 1 {
-		t.Errorf("%d questions upstream, want 1", n)
+	if st := s.up.Stats(); st.Asked > 1+st.Silent { // on a busy machine it was asked again
+		t.Errorf("more than 1 question upstream: %+v", st)
 	}
 }
 
 func cacheKeepsFlagsApart(t *testing.T) {
-	s, up := withUpstream(t, dnstest.Reply("%s 60 IN A 192.0.2.1"))
+	s, _ := withUpstream(t, dnstest.Reply("%s 60 IN A 192.0.2.1"))
 	for i := range 8 {
 		q := newQuestion("a.example.", dns.TypeA)
 		q.CheckingDisabled = i&1 != 0
@@ -183,13 +181,13 @@ func cacheKeepsFlagsApart(t *testing.T) {
 			t.Error(m)
 		}
 	}
-	if n := up.Queries.Load(); n != 4 {
-		t.Errorf("%d questions upstream, want 4", n)
+	if n := s.up.Stats().Cached; n != 4 { // not Asked: a busy machine asks again
+		t.Errorf("%d of 8 answers from the cache, want 4", n)
 	}
 }
 
 func pendingIsBounded(t *testing.T) {
-	s, up := withUpstream(t, dnstest.Silent)
+	s, _ := withUpstream(t, dnstest.Silent)
 	sockets, to := listen(t, "127.0.0.1:0", 1)
 	serve(t, s, sockets)
 	c, err := net.Dial("tcp", to)
@@ -206,11 +204,9 @@ func pendingIsBounded(t *testing.T) {
 			}
 		}
 	}()
-	for up.Queries.Load() < maxPending {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, func() bool { return len(s.slots) >= maxPending })
 	time.Sleep(100 * time.Millisecond)
-	if n := up.Queries.Load(); n != maxPending {
+	if n := len(s.slots); n != maxPending { // not Queries: silence is asked again
 		t.Errorf("%d questions of one connection under way, want %d", n, maxPending)
 	}
 	if n := runtime.NumGoroutine() - before; n > 6*maxPending {
@@ -243,7 +239,7 @@ func longMessagesAreRefused(t *testing.T) {
 	}
 	defer c.Close()
 	c.Write([]byte{0xff, 0xff})
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(exchangeTime))
 	if _, err := io.ReadAll(c); err != nil && strings.Contains(err.Error(), "timeout") {
 		t.Error("a message of 64 KiB is waited for")
 	}
@@ -253,13 +249,7 @@ func longMessagesAreRefused(t *testing.T) {
 	}
 	defer u.Close()
 	u.Write(make([]byte, 60000))
-	for range 500 {
-		if s.Counts().Drops["long"] == 2 {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Errorf("drops %v", s.Counts().Drops)
+	eventually(t, func() bool { return s.Counts().Drops["long"] == 2 })
 }
 
 func sourceIsCheckedFirst(t *testing.T) {
@@ -303,7 +293,7 @@ func waitingIsBounded(t *testing.T) {
 		runtime.Gosched()
 	}
 	began := time.Now()
-	if m := s.ask(t, newQuestion("one-more.example.", dns.TypeA), true); m.Rcode != dns.RcodeServerFailure || time.Since(began) > time.Second {
+	if m := s.ask(t, newQuestion("one-more.example.", dns.TypeA), true); m.Rcode != dns.RcodeServerFailure || time.Since(began) > exchangeTime {
 		t.Errorf("%v after %v", m, time.Since(began))
 	}
 	cancel()

@@ -40,6 +40,7 @@ func newServer(t testing.TB, change func(*Config)) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.forwardTimeout = 2 * exchangeTime // it must not end what a test waits for
 	return s
 }
 

@@ -33,7 +33,7 @@ func serve(t testing.TB, s *Server, sockets Sockets) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(exchangeTime):
 			t.Error("Serve does not end")
 		}
 	})
@@ -42,6 +42,12 @@ func serve(t testing.TB, s *Server, sockets Sockets) {
 func listen(t testing.TB, addr string, n int) (Sockets, string) {
 	t.Helper()
 	s, err := Listen(t.Context(), netip.MustParseAddrPort(addr), n)
+	for range 20 { // the port that is free of TCP may be taken of UDP
+		if err == nil {
+			break
+		}
+		s, err = Listen(t.Context(), netip.MustParseAddrPort(addr), n)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +56,17 @@ func listen(t testing.TB, addr string, n int) (Sockets, string) {
 
 // exchangeTime is more than a busy machine takes: a reply that is lost never comes.
 const exchangeTime = 30 * time.Second
+
+// eventually waits until ok. It does not end the test, which may have to release others.
+func eventually(t testing.TB, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(exchangeTime); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("not within %v", exchangeTime)
+			return
+		}
+	}
+}
 
 func exchange(t testing.TB, network, to string, q *dns.Msg) *dns.Msg {
 	t.Helper()
@@ -145,7 +162,7 @@ func TestSourcesAreChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ct.Close()
-	ct.SetReadDeadline(time.Now().Add(5 * time.Second))
+	ct.SetReadDeadline(time.Now().Add(exchangeTime))
 	if n, err := ct.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("TCP: %d bytes, %v", n, err)
 	}
@@ -288,15 +305,14 @@ func TestManyIdleTCP(t *testing.T) {
 		}
 		idle = append(idle, c)
 	}
-	began := time.Now()
 	if m := exchange(t, "tcp", to, newQuestion("a.weave.local.", dns.TypeA)); len(m.Answer) != 1 {
 		t.Fatal(m)
 	}
 	if m := exchange(t, "udp", to, newQuestion("a.weave.local.", dns.TypeA)); len(m.Answer) != 1 {
 		t.Fatal(m)
 	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("answered after %v", took)
+	if n := s.Counts().Drops["slow"]; n != 0 {
+		t.Errorf("answered only after %d connections had idled out", n)
 	}
 	// The oldest ones went.
 	idle[0].SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -334,15 +350,13 @@ func TestServeEnds(t *testing.T) {
 		u.Write(request)
 		c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(request))), request...))
 	}
-	for up[0].Queries.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, func() bool { return up[0].Queries.Load() > 0 })
 	began := time.Now()
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > exchangeTime { // and not forwardTimeout
 		t.Errorf("took %v to end", took)
 	}
 	if _, err := net.Dial("tcp", to); err == nil {

@@ -65,6 +65,8 @@ type Server struct {
 	config Sockets
 	slots  chan struct{} // one for each question that waits for upstream
 
+	forwardTimeout time.Duration // as the constant says, but in tests
+
 	shared counters
 
 	mu       sync.Mutex // guards rand too; never held while calling others
@@ -110,7 +112,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		name: c.Name, allow: c.Allow, known: c.Known, rand: c.Rand, log: log, config: c.Sockets,
 		zone: newZone(domain, ttl, reg.Index()), reg: reg, slots: make(chan struct{}, maxWaiting),
-		bound: map[netip.AddrPort]int{}, missing: map[peer.Name]bool{},
+		bound: map[netip.AddrPort]int{}, missing: map[peer.Name]bool{}, forwardTimeout: forwardTimeout,
 	}
 	if s.rand == nil {
 		s.rand = rand.Uint64
@@ -275,7 +277,7 @@ func (s *Server) forward(ctx context.Context, q *query) (rcode int, err error) {
 	default:
 		return dns.RcodeServerFailure, upstream.ErrBusy
 	}
-	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.forwardTimeout)
 	defer cancel()
 	reply, err := s.up.Exchange(ctx, q.request)
 	switch {

@@ -138,7 +138,7 @@ func TestEqualQuestionsShareAFlight(t *testing.T) {
 	var spellings sync.Map
 	for i := range n {
 		wg.Go(func() {
-			name := []byte("same.example.")
+			name := []byte("same." + strings.Repeat("x", 40) + ".example.") // none is spelled like the one upstream: a loop
 			for j := range 4 {
 				if i>>j&1 == 1 {
 					name[j] -= 'a' - 'A'
@@ -151,7 +151,7 @@ func TestEqualQuestionsShareAFlight(t *testing.T) {
 			spellings.Store(string(name), true)
 		})
 	}
-	for f.Stats().Joined < n-1 {
+	for f.Stats().Joined < n-1 && !t.Failed() {
 		time.Sleep(time.Millisecond)
 	}
 	close(release)

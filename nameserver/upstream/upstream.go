@@ -51,6 +51,8 @@ type Forwarder struct {
 	mark [markLen]byte // in our questions, to know them again
 	conf conf
 
+	hedge, again time.Duration // as the constants say, but in tests
+
 	cache  *cache
 	counts struct{ asked, cached, joined, forged, suspect, silent atomic.Uint64 }
 
@@ -71,7 +73,7 @@ type flight struct {
 // New makes a Forwarder.
 func New(c Config) *Forwarder {
 	f := &Forwarder{
-		own: c.Own, port: c.Port, now: c.Now, log: c.Log, cache: newCache(),
+		own: c.Own, port: c.Port, now: c.Now, log: c.Log, cache: newCache(), hedge: hedge, again: again,
 		flights: map[key]*flight{}, late: map[netip.AddrPort]time.Time{}, noEDNS: map[netip.AddrPort]bool{},
 	}
 	if f.own == nil {
@@ -288,7 +290,7 @@ func (f *Forwarder) race(ctx context.Context, k key, name string, servers []neti
 		})
 	}
 	start()
-	silence := time.NewTimer(pace(started, len(servers)))
+	silence := time.NewTimer(f.pace(started, len(servers)))
 	defer silence.Stop()
 	last := ErrRefused
 	for running > 0 {
@@ -302,14 +304,14 @@ func (f *Forwarder) race(ctx context.Context, k key, name string, servers []neti
 			last = o.reason()
 			if started < len(servers) { // who failed at once is not asked again
 				start()
-				silence.Reset(pace(started, len(servers)))
+				silence.Reset(f.pace(started, len(servers)))
 			}
 		case <-silence.C:
 			f.count(&f.counts.silent)
 			f.setLate(servers[(started-1)%len(servers)], true)
 			if started < min(maxTries, 3*len(servers)) {
 				start()
-				silence.Reset(pace(started, len(servers)))
+				silence.Reset(f.pace(started, len(servers)))
 			}
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%w: %w", ErrRefused, ctx.Err())
@@ -319,11 +321,11 @@ func (f *Forwarder) race(ctx context.Context, k key, name string, servers []neti
 }
 
 // pace is how long the attempt that was started last may be silent.
-func pace(started, servers int) time.Duration {
+func (f *Forwarder) pace(started, servers int) time.Duration {
 	if started < servers {
-		return hedge
+		return f.hedge
 	}
-	return again
+	return f.again
 }
 
 func (o outcome) reason() error {
