@@ -92,13 +92,10 @@ func (l *loop) admit(x *candidate) {
 		l.refuse(x, duplicateError())
 		l.drop(old, duplicateError(), true)
 		return
-	case old.sameRun(x.socket) && !l.decides(x):
-		if !x.chosen {
-			x.verdict <- verdict{wait: true}
-			return
-		}
-		l.drop(old, duplicateError(), true)
-	case old.sameRun(x.socket) && !old.established && time.Since(old.since) >= pendingTime:
+	case old.sameRun(x.socket) && !x.chosen && !l.decides(x):
+		x.verdict <- verdict{wait: true}
+		return
+	case old.sameRun(x.socket) && (x.chosen || !old.established && time.Since(old.since) >= pendingTime):
 		l.drop(old, duplicateError(), true)
 	default:
 		l.challengeFor(old, x)
@@ -178,15 +175,9 @@ func (s *socket) sameRun(x *socket) bool {
 // decides reports whether this end says which of two connections to the same run of a
 // peer stays, which is the first it has let in, if that lives; the other end waits for
 // its word. Were both to decide, they could each keep another one, as neither knows yet
-// what the other has let in. An end that waits to be let in anyway doesn't decide.
+// what the other has let in. An end that told of its room waits in any case.
 func (l *loop) decides(x *candidate) bool {
-	switch {
-	case x.room != 0:
-		return false
-	case x.hello.Room != 0:
-		return true
-	}
-	return l.r.cfg.Name.Compare(x.hello.Name) < 0
+	return x.hello.Room != 0 || l.r.cfg.Name.Compare(x.hello.Name) < 0
 }
 
 // challengeFor asks the old connection for a sign of life, since x has the same

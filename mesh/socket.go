@@ -118,19 +118,11 @@ func (s *socket) serve(ctx context.Context, release func()) {
 	defer s.q.end(nil)
 
 	in := &reader{s: s, br: bufio.NewReaderSize(s.nc, 1<<10)}
-	if err := s.greet(in); err != nil {
+	c, err := s.join(in)
+	if err != nil {
 		s.r.call(func(l *loop) { l.turnedAway(s, err) })
 		return
 	}
-	v := s.ask(s.room != 0) // greet has waited for it
-	if v.wait {
-		if err := s.welcomed(in); err != nil {
-			s.r.call(func(l *loop) { l.turnedAway(s, err) })
-			return
-		}
-		v = s.ask(true)
-	}
-	c := v.conn
 	if c == nil {
 		in.drain()
 		return
@@ -140,9 +132,25 @@ func (s *socket) serve(ctx context.Context, release func()) {
 		return
 	}
 	s.nc.SetDeadline(time.Time{})
-	err := s.receive(in, c)
+	err = s.receive(in, c)
 	s.r.call(func(l *loop) { l.ended(c, err) })
 	in.drain()
+}
+
+// join asks both ends to let the connection in; no conn and no error: this one didn't.
+func (s *socket) join(in *reader) (*conn, *Error) {
+	if err := s.greet(in); err != nil {
+		return nil, err
+	}
+	if s.room == 0 { // else it is likely to be refused, and until then nobody is to hear of it
+		if v := s.ask(false); !v.wait {
+			return v.conn, nil
+		}
+	}
+	if err := s.welcomed(in); err != nil {
+		return nil, err
+	}
+	return s.ask(true).conn, nil
 }
 
 // ask waits until the loop has decided whether to admit the connection.
@@ -205,9 +213,6 @@ func (s *socket) greet(in *reader) *Error {
 		return &Error{Reason: ReasonProtocol, Err: err}
 	}
 	s.uid, s.mark = wire.ConnUID(h.ConnID, s.hello.ConnID), s.sign.Mark()
-	if s.room != 0 { // it is likely to be refused, and until then nobody is to hear of it
-		return s.welcomed(in)
-	}
 	return nil
 }
 
