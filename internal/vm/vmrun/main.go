@@ -269,14 +269,16 @@ func readMust(ctx context.Context, file string) (out []mustRun, err error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(file)
-	for errors.Is(err, os.ErrNotExist) {
+	var text []byte
+	for {
+		if text, err = os.ReadFile(file); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("no list of tests that must run: %w", err)
 		case <-time.After(time.Second / 10):
 		}
-		text, err = os.ReadFile(file)
 	}
 	for line := range strings.Lines(string(text)) {
 		if f := strings.Fields(line); len(f) >= 2 {
