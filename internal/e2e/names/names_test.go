@@ -289,6 +289,7 @@ func families(t *testing.T, _ *testnet.Lab, sites []*harness.Node) {
 	client := b.Container("client")
 	b.MustWeave("attach", "net:default", "fd55::2/64", "--name", "two", client.Ref())
 	harness.Within(t, harness.JoinLimit, "the network", func() bool { return client.Try("ping", "-c1", "-W1", six.String()).Code == 0 })
+	harness.Within(t, 3*time.Second, "both addresses of two", func() bool { return len(strings.Fields(lookup(a, "two"))) == 2 })
 	in4 := answer(t, client, "udp", four, "two.weave.local.", dns.TypeA)
 	for _, server := range []netip.Addr{four, six} {
 		for _, network := range []string{"udp", "tcp"} {
